@@ -1,0 +1,71 @@
+/* What every kernel sees. Sizes in letters: N batch, K summed, F outputs, C classes. */
+#ifndef FASTNN_KERNELS_H
+#define FASTNN_KERNELS_H
+
+#include <stdint.h>
+#include "team.h"
+
+enum { MAX_RANK = 6, MAX_INPUTS = 6, MAX_OUTPUTS = 3 };
+
+/* A contiguous array. The engine's floats are float32; totals are double, indices and step numbers int64. */
+struct tensor {
+    void *data;
+    int64_t size[MAX_RANK];
+    int32_t rank;
+    int32_t batch; /* 1 where size[0] is the batch: the last batch of an epoch may be smaller */
+};
+
+/* The functions a dense layer can end with. The order is that of DENSE_ACTIVATIONS in fastnn/ops/pointwise.py. */
+#define ACTIVATIONS(X) \
+    X(linear) X(relu) X(sigmoid) X(tanh) X(softplus) X(exponential) X(softsign) X(hard_sigmoid) X(relu6) X(selu) \
+    X(gelu) X(silu) X(mish) X(hard_silu)
+
+#define ACTIVATION_CODE(name) ACT_##name,
+enum activation { ACTIVATIONS(ACTIVATION_CODE) ACT_COUNT };
+#undef ACTIVATION_CODE
+
+/* The attributes of all ops; each reads its own. X(type, name) */
+#define ATTRIBUTES(X) \
+    X(float, alpha) X(float, negative_slope) X(float, limit) X(float, l1) X(float, l2) X(float, threshold) \
+    X(float, rate) X(float, momentum) X(float, rho) X(float, beta_1) X(float, beta_2) X(float, epsilon) \
+    X(float, weight_decay) X(int32_t, nesterov) X(int32_t, activation) X(uint32_t, stream) X(uint64_t, seed)
+
+struct attributes {
+#define ATTRIBUTE_FIELD(type, name) type name;
+    ATTRIBUTES(ATTRIBUTE_FIELD)
+#undef ATTRIBUTE_FIELD
+};
+
+struct step;
+
+/* Overwrites step->out from step->in. Pure: allocates nothing, checks nothing, keeps nothing; only update kernels read
+ * their outputs. All lanes of the team call it; work is split by shape into tasks, and lane l of L takes the tasks l,
+ * l + L, l + 2L ... A kernel that is not worth splitting is called on one lane (lane->count == 1). */
+typedef void kernel(const struct step *step, const struct lane *lane);
+
+struct step {
+    kernel *run;
+    struct tensor out[MAX_OUTPUTS];
+    struct tensor in[MAX_INPUTS];
+    struct attributes attr;
+    double work; /* floating-point operations at the largest batch */
+    int32_t inputs, outputs;
+};
+
+/* Number of elements. */
+static inline int64_t elements(const struct tensor *t)
+{
+    int64_t n = 1;
+    for (int32_t i = 0; i < t->rank; i++) n *= t->size[i];
+    return n;
+}
+
+/* One table an instruction set, the kernels in the order of kernels.inc. */
+struct kernel_table {
+    const char *isa;
+    kernel *const *kernels;
+};
+
+extern const struct kernel_table table_base, table_avx2, table_avx512, table_neon;
+
+#endif

@@ -1,0 +1,347 @@
+/* Matrix products, and the dense layer made of them. N batch, K summed, F outputs; the product itself is
+ * C (M, N) = A (M, K) B (K, N), whatever the three stand for.
+ *
+ * One microkernel does all of it: a tile of C, MR rows by NV vectors, stays in registers while k runs. A is read one
+ * number at a time through a row stride and a k stride (so A or its transpose), B a vector at a time, from the matrix
+ * itself or from a panel packed for the purpose (which also turns a transposed B round and fills up ragged columns).
+ * Each element of C is one chain of multiply-adds, k = 0 .. K-1, then bias, then activation: its bits depend on nothing
+ * but its row of A and its column of B, not on the tile it falls in, the size of the batch or the number of threads.
+ */
+
+#if defined(ISA_AVX512)
+enum { MR = 14, NV = 2 }; /* 28 sums + 2 of B + 1 of A in 32 registers */
+#elif defined(ISA_AVX2)
+enum { MR = 6, NV = 2 }; /* 12 + 2 + 1 in 16 */
+#elif defined(ISA_NEON)
+enum { MR = 8, NV = 3 }; /* 24 + 3 + 2 in 32 */
+#else
+enum { MR = 4, NV = 2 }; /* 8 + 2 + 1 and a product in 16 */
+#endif
+
+enum {
+    NR = NV * VL,   /* columns of a panel */
+    KC = 256,       /* k's of a panel: a tile's rows of A stay in the first-level cache */
+    NC = 16 * NR,   /* columns of a block: its packed panels stay in the second-level cache */
+    MC = 256,       /* rows of a block */
+    PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
+};
+_Static_assert((MR * KC + VL + (NC + NR) * KC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
+
+/* Where the numbers of a product come from and what is done to the result. */
+struct product {
+    int64_t m, n, k;
+    const float *a;
+    int64_t a_row, a_k;   /* strides of A; one of them is 1 */
+    const float *b;
+    int64_t ldb;
+    int b_transposed;     /* B[k][j] at b[j * ldb + k], else at b[k * ldb + j] */
+    float *c;             /* (m, n), contiguous */
+    const float *bias;    /* (n) or NULL */
+    int32_t activation;   /* applied to C + bias */
+    const float *dx_of;   /* (m, n) or NULL: multiply C by the slope of `activation` where its output is this */
+};
+
+/* ---- one tile ---- */
+
+/* c (rows, nv vectors; the last vector has `last` columns) = [c +] a (rows, k) b (k, nv vectors). `a_one` says which
+ * stride of A is 1, as a constant, so that addresses are cheap. Rows of A are addressed three to a pointer. */
+INLINE void tile(const int rows, const int nv, const int a_one, int64_t k, const float *a, int64_t stride,
+                 const float *b, int64_t ldb, float *c, int64_t ldc, int64_t last, int first, const float *bias,
+                 int relu)
+{
+    vf sum[MR][NV];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < nv; j++)
+            sum[i][j] = first ? v_zero() : v_load_n(c + i * ldc + j * VL, j + 1 < nv ? VL : last);
+
+    const float *row[(MR + 2) / 3];
+    UNROLL for (int i = 0; i < rows; i += 3) row[i / 3] = a + i * stride;
+    for (int64_t step = 0; step < k; step++) {
+        vf right[NV];
+        UNROLL for (int j = 0; j < nv; j++) right[j] = v_load(b + j * VL);
+        UNROLL for (int i = 0; i < rows; i++) {
+            const vf left = v_set(a_one ? a[i] : row[i / 3][i % 3 * stride]);
+            UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_fma(left, right[j], sum[i][j]);
+        }
+        b += ldb;
+        if (a_one) a += stride;
+        else UNROLL for (int i = 0; i < rows; i += 3) row[i / 3]++;
+    }
+
+    if (bias) {
+        UNROLL for (int j = 0; j < nv; j++) {
+            const vf shift = v_load_n(bias + j * VL, j + 1 < nv ? VL : last);
+            UNROLL for (int i = 0; i < rows; i++) sum[i][j] = sum[i][j] + shift;
+        }
+    }
+    if (relu) {
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_max(v_zero(), sum[i][j]);
+    }
+    if (last == VL) {
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < nv; j++) v_store(c + i * ldc + j * VL, sum[i][j]);
+    } else {
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < nv; j++) v_store_n(c + i * ldc + j * VL, sum[i][j], j + 1 < nv ? VL : last);
+    }
+}
+
+typedef void tile_kernel(int64_t k, const float *a, int64_t stride, const float *b, int64_t ldb, float *c, int64_t ldc,
+                         int64_t last, int first, const float *bias, int relu);
+
+#define TILE(rows, nv, one) \
+    static void tile_##rows##_##nv##_##one(int64_t k, const float *a, int64_t stride, const float *b, int64_t ldb, \
+                                           float *c, int64_t ldc, int64_t last, int first, const float *bias, int relu) \
+    { \
+        tile(rows, nv, one, k, a, stride, b, ldb, c, ldc, last, first, bias, relu); \
+    }
+#define NAME(rows, nv, one) tile_##rows##_##nv##_##one,
+
+#if defined(ISA_AVX512)
+#define ROWS(X, nv, one) X(1, nv, one) X(2, nv, one) X(3, nv, one) X(4, nv, one) X(5, nv, one) X(6, nv, one) X(7, nv, one) \
+    X(8, nv, one) X(9, nv, one) X(10, nv, one) X(11, nv, one) X(12, nv, one) X(13, nv, one) X(14, nv, one)
+#define VECTORS(X, one) {ROWS(X, 1, one)}, {ROWS(X, 2, one)}
+ROWS(TILE, 1, 0) ROWS(TILE, 2, 0) ROWS(TILE, 1, 1) ROWS(TILE, 2, 1)
+#elif defined(ISA_AVX2)
+#define ROWS(X, nv, one) X(1, nv, one) X(2, nv, one) X(3, nv, one) X(4, nv, one) X(5, nv, one) X(6, nv, one)
+#define VECTORS(X, one) {ROWS(X, 1, one)}, {ROWS(X, 2, one)}
+ROWS(TILE, 1, 0) ROWS(TILE, 2, 0) ROWS(TILE, 1, 1) ROWS(TILE, 2, 1)
+#elif defined(ISA_NEON)
+#define ROWS(X, nv, one) X(1, nv, one) X(2, nv, one) X(3, nv, one) X(4, nv, one) X(5, nv, one) X(6, nv, one) X(7, nv, one) \
+    X(8, nv, one)
+#define VECTORS(X, one) {ROWS(X, 1, one)}, {ROWS(X, 2, one)}, {ROWS(X, 3, one)}
+ROWS(TILE, 1, 0) ROWS(TILE, 2, 0) ROWS(TILE, 3, 0) ROWS(TILE, 1, 1) ROWS(TILE, 2, 1) ROWS(TILE, 3, 1)
+#else
+#define ROWS(X, nv, one) X(1, nv, one) X(2, nv, one) X(3, nv, one) X(4, nv, one)
+#define VECTORS(X, one) {ROWS(X, 1, one)}, {ROWS(X, 2, one)}
+ROWS(TILE, 1, 0) ROWS(TILE, 2, 0) ROWS(TILE, 1, 1) ROWS(TILE, 2, 1)
+#endif
+
+/* tiles[which stride of A is 1: 0 k, 1 row][vectors - 1][rows - 1] */
+static tile_kernel *const tiles[2][NV][MR] = {{VECTORS(NAME, 0)}, {VECTORS(NAME, 1)}};
+
+#undef TILE
+#undef NAME
+#undef ROWS
+#undef VECTORS
+
+/* ---- panels ---- */
+
+/* panel (k, NR) = B (k, columns), short rows filled up with zeros. */
+static void pack(float *panel, const float *b, int64_t ldb, int64_t k, int64_t columns)
+{
+    for (int64_t step = 0; step < k; step++, b += ldb, panel += NR) {
+        UNROLL for (int j = 0; j < NV; j++) {
+            const int64_t left = columns - j * VL;
+            v_store(panel + j * VL, left >= VL ? v_load(b + j * VL) : left > 0 ? v_load_part(b + j * VL, left) : v_zero());
+        }
+    }
+}
+
+/* to (k, width) = from (rows, k) turned round, VL by VL, columns rows .. width-1 zero. Writes up to VL-1 numbers more
+ * behind its end. */
+static void pack_transposed(float *to, int64_t width, const float *from, int64_t ld, int64_t k, int64_t rows)
+{
+    for (int64_t row = 0; row < width; row += VL) {
+        for (int64_t step = 0; step < k; step += VL) {
+            const int64_t steps = k - step < VL ? k - step : VL;
+            vf block[VL];
+            UNROLL for (int j = 0; j < VL; j++)
+                block[j] = row + j < rows ? v_load_n(from + (row + j) * ld + step, steps) : v_zero();
+            v_transpose(block);
+            UNROLL for (int j = 0; j < VL; j++)
+                if (j < steps) v_store(to + (step + j) * width + row, block[j]);
+        }
+    }
+}
+
+/* ---- the product ---- */
+
+/* Rows m0 .. m1 and columns n0 .. n1 (n0 a multiple of NR), with `scratch` for packed panels.
+ *
+ * For each KC of the summed axis: the panels of B are packed side by side (they stay in the second-level cache), then
+ * tile row after tile row of A is packed (it stays in the first-level cache) and meets all of them. Little work is
+ * done without packing, straight from where the matrices lie. */
+static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *scratch)
+{
+    const int64_t rows = m1 - m0, tall = (rows + MR - 1) / MR; /* as few tiles as possible, as even as possible */
+    const int direct_b = !p->b_transposed && (n1 - n0) % VL == 0 && rows < PACK_ROWS;
+    const int direct_a = n1 - n0 <= 4 * NR;
+    const int row_one = !direct_a || (p->a_row == 1 && p->a_k != 1);
+    const int64_t stride = p->a_row == 1 && p->a_k != 1 ? p->a_k : p->a_row;
+    float *tile_a = scratch, *panels = scratch + MR * KC + VL;
+
+    for (int64_t k0 = 0; k0 < p->k || k0 == 0; k0 += KC) {
+        const int64_t k = p->k - k0 < KC ? p->k - k0 : KC;
+        const int end = k0 + KC >= p->k;
+        for (int64_t column = n0; column < n1 && !direct_b; column += NR) {
+            const int64_t columns = n1 - column < NR ? n1 - column : NR;
+            float *panel = panels + (column - n0) * KC;
+            if (p->b_transposed) pack_transposed(panel, NR, p->b + column * p->ldb + k0, p->ldb, k, columns);
+            else pack(panel, p->b + k0 * p->ldb + column, p->ldb, k, columns);
+        }
+        for (int64_t t = 0, i = m0, high; t < tall; t++, i += high) {
+            high = rows / tall + (t < rows % tall);
+            const float *a = p->a + i * p->a_row + k0 * p->a_k;
+            if (!direct_a && p->a_k == 1) {
+                pack_transposed(tile_a, high, a, p->a_row, k, high);
+            } else if (!direct_a) {
+                for (int64_t step = 0; step < k; step++)
+                    for (int64_t r = 0; r < high; r += VL)
+                        v_store(tile_a + step * high + r, v_load_n(a + step * p->a_k + r, high - r));
+            }
+            for (int64_t column = n0; column < n1; column += NR) {
+                const int64_t columns = n1 - column < NR ? n1 - column : NR;
+                const int64_t vectors = (columns + VL - 1) / VL, last = columns - (vectors - 1) * VL;
+                float *c = p->c + i * p->n + column;
+                tiles[row_one][vectors - 1][high - 1](
+                    k, direct_a ? a : tile_a, direct_a ? stride : high,
+                    direct_b ? p->b + k0 * p->ldb + column : panels + (column - n0) * KC, direct_b ? p->ldb : NR, c, p->n,
+                    last, k0 == 0, end && p->bias ? p->bias + column : NULL,
+                    end && !p->dx_of && p->activation == ACT_relu);
+                if (end && p->dx_of) {
+                    for (int64_t r = 0; r < high; r++)
+                        activate_dx_rows(p->activation, c + r * p->n, p->dx_of + (i + r) * p->n + column, columns);
+                } else if (end && p->activation > ACT_relu) {
+                    for (int64_t r = 0; r < high; r++) activate_rows(p->activation, c + r * p->n, columns);
+                }
+            }
+        }
+    }
+}
+
+/* The sum of the lanes in a fixed order. */
+INLINE float lanes_sum(vf v)
+{
+    float lane[VL];
+    v_store(lane, v);
+    for (int half = VL / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* B is one column, contiguous, and so are the rows of A: VL partial sums for each row. */
+static void multiply_column(const struct product *p, int64_t m0, int64_t m1)
+{
+    for (int64_t i = m0; i < m1; i++) {
+        const float *a = p->a + i * p->a_row;
+        vf sum = v_zero();
+        for (int64_t k = 0; k < p->k; k += VL) sum = v_fma(v_load_n(a + k, p->k - k), v_load_n(p->b + k, p->k - k), sum);
+        p->c[i] = lanes_sum(sum) + (p->bias ? p->bias[0] : 0.0f);
+    }
+    if (p->dx_of) activate_dx_rows(p->activation, p->c + m0, p->dx_of + m0, m1 - m0);
+    else if (p->activation) activate_rows(p->activation, p->c + m0, m1 - m0);
+}
+
+/* Shared out in blocks of rows and columns. How large they are is of no consequence for the result. */
+static void multiply(const struct product *p, const struct lane *lane)
+{
+    const int column = p->n == 1 && p->a_k == 1;
+    const int64_t blocks = (p->m + MC - 1) / MC;
+    int64_t width = NC;
+    while (width > 2 * NR && blocks * ((p->n + width - 1) / width) < 2 * (lane->count - 1)) width /= 2;
+    const int64_t groups = column ? 1 : (p->n + width - 1) / width;
+    for (int64_t task = lane->id; task < blocks * groups; task += lane->count) {
+        const int64_t m0 = task % blocks * p->m / blocks, m1 = (task % blocks + 1) * p->m / blocks;
+        const int64_t n0 = task / blocks * width, n1 = n0 + width < p->n ? n0 + width : p->n;
+        if (column) multiply_column(p, m0, m1);
+        else multiply_block(p, m0, m1, n0, n1, lane->scratch);
+    }
+}
+
+/* ---- the ops ---- */
+
+/* y (N, F) = x (N, K) w (K, F) */
+static struct product forward(const struct step *s)
+{
+    const struct tensor *x = &s->in[0], *w = &s->in[1];
+    const int64_t f = w->size[1];
+    return (struct product){.m = x->size[0], .n = f, .k = x->size[1], .a = x->data, .a_row = x->size[1], .a_k = 1,
+                            .b = w->data, .ldb = f, .b_transposed = 0, .c = s->out[0].data};
+}
+
+/* dx (N, K) = g (N, F) w (K, F)'; a single output F needs no transposing */
+static struct product backward_input(const struct step *s)
+{
+    const struct tensor *g = &s->in[0], *w = &s->in[1];
+    const int64_t k = w->size[0], f = w->size[1];
+    return (struct product){.m = g->size[0], .n = k, .k = f, .a = g->data, .a_row = f, .a_k = 1,
+                            .b = w->data, .ldb = f == 1 ? k : f, .b_transposed = f != 1, .c = s->out[0].data};
+}
+
+static void kernel_matmul(const struct step *s, const struct lane *lane)
+{
+    const struct product p = forward(s);
+    multiply(&p, lane);
+}
+
+static void kernel_dense(const struct step *s, const struct lane *lane)
+{
+    struct product p = forward(s);
+    p.bias = s->inputs > 2 ? s->in[2].data : NULL;
+    p.activation = s->attr.activation;
+    multiply(&p, lane);
+}
+
+static void kernel_matmul_nt(const struct step *s, const struct lane *lane)
+{
+    const struct product p = backward_input(s);
+    multiply(&p, lane);
+}
+
+static void kernel_dense_dx(const struct step *s, const struct lane *lane)
+{
+    struct product p = backward_input(s);
+    p.activation = s->attr.activation;
+    p.dx_of = s->in[2].data;
+    multiply(&p, lane);
+}
+
+/* dw (K, F) = x (N, K)' g (N, F); with one output, the transposed product has contiguous rows to work on */
+static void kernel_matmul_tn(const struct step *s, const struct lane *lane)
+{
+    const struct tensor *x = &s->in[0], *g = &s->in[1];
+    const int64_t n = x->size[0], k = x->size[1], f = g->size[1];
+    struct product p = {.m = k, .n = f, .k = n, .a = x->data, .a_row = 1, .a_k = k,
+                        .b = g->data, .ldb = f, .c = s->out[0].data};
+    if (f == 1)
+        p = (struct product){.m = 1, .n = k, .k = n, .a = g->data, .a_row = n, .a_k = 1,
+                             .b = x->data, .ldb = k, .c = s->out[0].data};
+    multiply(&p, lane);
+}
+
+/* out (N, F) = x (N, F) + b (F) */
+static void kernel_add_bias(const struct step *s, const struct lane *lane)
+{
+    const int64_t n = s->in[0].size[0], f = s->in[0].size[1];
+    const float *x = s->in[0].data, *b = s->in[1].data;
+    float *out = s->out[0].data;
+    for (int64_t i = lane->id; i < n; i += lane->count)
+        for (int64_t j = 0; j < f; j += VL)
+            v_store_n(out + i * f + j, v_load_n(x + i * f + j, f - j) + v_load_n(b + j, f - j), f - j);
+}
+
+/* out (F) = sum over N of g (N, F), row after row */
+static void kernel_sum_rows(const struct step *s, const struct lane *lane)
+{
+    enum { WIDE = 4 };
+    const int64_t n = s->in[0].size[0], f = s->in[0].size[1];
+    const float *g = s->in[0].data;
+    float *out = s->out[0].data;
+    for (int64_t j = lane->id * WIDE * VL; j < f; j += (int64_t)lane->count * WIDE * VL) {
+        if (f - j >= WIDE * VL) {
+            vf sum[WIDE];
+            UNROLL for (int v = 0; v < WIDE; v++) sum[v] = v_zero();
+            for (int64_t i = 0; i < n; i++)
+                UNROLL for (int v = 0; v < WIDE; v++) sum[v] = sum[v] + v_load(g + i * f + j + v * VL);
+            UNROLL for (int v = 0; v < WIDE; v++) v_store(out + j + v * VL, sum[v]);
+        } else {
+            for (int64_t v = j; v < f; v += VL) {
+                vf sum = v_zero();
+                for (int64_t i = 0; i < n; i++) sum = sum + v_load_n(g + i * f + v, f - v);
+                v_store_n(out + v, sum, f - v);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+/* One vocabulary of vectors for all instruction sets. A vector `vf` has VL floats; arithmetic is written with the
+ * operators. Every function does the same operations on each lane, so that a value has the same bits in whatever lane,
+ * full vector or tail it falls. The including file sets one of ISA_AVX512, ISA_AVX2, ISA_NEON, ISA_BASE.
+ *
+ * v_load v_store          VL floats, any alignment
+ * v_load_part(p, n)       the first n < VL floats, 0 in the other lanes; reads nothing else
+ * v_store_part(p, v, n)   writes the first n lanes and nothing else
+ * v_set(x)                x in every lane
+ * v_fma(a, b, c)          a * b + c, rounded once where the machine can (not on ISA_BASE)
+ * v_max v_min (a, b)      b where either is NaN: put the constant first to let NaN through
+ * v_less(a, b), v_select(mask, yes, no)
+ * v_transpose(r)          r[0 .. VL-1], rows and columns exchanged
+ * v_i..., v_as_...        32-bit integers in the lanes, for vmath.h and random.c
+ */
+#ifndef FASTNN_SIMD_H
+#define FASTNN_SIMD_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#else
+#define INLINE static inline
+#define UNROLL
+#endif
+
+#if defined(ISA_AVX512)
+
+#define VL 16
+typedef __m512 vf;
+typedef __m512i vi;
+typedef __mmask16 vm;
+INLINE vm v_part(int64_t n) { return (vm)((1u << n) - 1u); }
+INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void v_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
+INLINE vf v_load_part(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(v_part(n), p); }
+INLINE void v_store_part(float *p, vf v, int64_t n) { _mm512_mask_storeu_ps(p, v_part(n), v); }
+INLINE vf v_set(float x) { return _mm512_set1_ps(x); }
+INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+INLINE vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+INLINE vf v_sqrt(vf a) { return _mm512_sqrt_ps(a); }
+INLINE vf v_abs(vf a) { return _mm512_abs_ps(a); }
+INLINE vm v_less(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+INLINE vm v_equal(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+INLINE vf v_select(vm m, vf yes, vf no) { return _mm512_mask_blend_ps(m, no, yes); }
+INLINE vi v_iset(int32_t x) { return _mm512_set1_epi32(x); }
+INLINE vi v_round_int(vf a) { return _mm512_cvtps_epi32(a); }
+INLINE vf v_from_int(vi a) { return _mm512_cvtepi32_ps(a); }
+INLINE vi v_iadd(vi a, vi b) { return _mm512_add_epi32(a, b); }
+INLINE vi v_isub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
+INLINE vi v_iand(vi a, vi b) { return _mm512_and_si512(a, b); }
+INLINE vi v_ior(vi a, vi b) { return _mm512_or_si512(a, b); }
+INLINE vi v_ixor(vi a, vi b) { return _mm512_xor_si512(a, b); }
+#define v_ishl(a, n) _mm512_slli_epi32(a, n)
+#define v_ishr(a, n) _mm512_srli_epi32(a, n) /* logical */
+#define v_isar(a, n) _mm512_srai_epi32(a, n) /* arithmetic */
+INLINE vf v_as_float(vi a) { return _mm512_castsi512_ps(a); }
+INLINE vi v_as_int(vf a) { return _mm512_castps_si512(a); }
+INLINE void v_transpose(vf *r)
+{
+    vf t[16];
+    UNROLL for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4) {
+        UNROLL for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = (vf)_mm512_unpacklo_pd((__m512d)t[i + j], (__m512d)t[i + j + 2]);
+            r[i + 2 * j + 1] = (vf)_mm512_unpackhi_pd((__m512d)t[i + j], (__m512d)t[i + j + 2]);
+        }
+    }
+    UNROLL for (int i = 0; i < 16; i += 8) {
+        UNROLL for (int j = 0; j < 4; j++) {
+            t[i + j] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0x88);
+            t[i + j + 4] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0xdd);
+        }
+    }
+    UNROLL for (int j = 0; j < 8; j++) {
+        r[j] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0x88);
+        r[j + 8] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0xdd);
+    }
+}
+
+#elif defined(ISA_AVX2)
+
+#define VL 8
+typedef __m256 vf;
+typedef __m256i vi;
+typedef __m256 vm;
+INLINE __m256i v_part(int64_t n)
+{
+    static const int32_t window[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    return _mm256_loadu_si256((const __m256i *)(window + 8 - n));
+}
+INLINE vf v_load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void v_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
+INLINE vf v_load_part(const float *p, int64_t n) { return _mm256_maskload_ps(p, v_part(n)); }
+INLINE void v_store_part(float *p, vf v, int64_t n) { _mm256_maskstore_ps(p, v_part(n), v); }
+INLINE vf v_set(float x) { return _mm256_set1_ps(x); }
+INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+INLINE vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+INLINE vf v_sqrt(vf a) { return _mm256_sqrt_ps(a); }
+INLINE vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+INLINE vm v_less(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+INLINE vm v_equal(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+INLINE vf v_select(vm m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, m); }
+INLINE vi v_iset(int32_t x) { return _mm256_set1_epi32(x); }
+INLINE vi v_round_int(vf a) { return _mm256_cvtps_epi32(a); }
+INLINE vf v_from_int(vi a) { return _mm256_cvtepi32_ps(a); }
+INLINE vi v_iadd(vi a, vi b) { return _mm256_add_epi32(a, b); }
+INLINE vi v_isub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
+INLINE vi v_iand(vi a, vi b) { return _mm256_and_si256(a, b); }
+INLINE vi v_ior(vi a, vi b) { return _mm256_or_si256(a, b); }
+INLINE vi v_ixor(vi a, vi b) { return _mm256_xor_si256(a, b); }
+#define v_ishl(a, n) _mm256_slli_epi32(a, n)
+#define v_ishr(a, n) _mm256_srli_epi32(a, n)
+#define v_isar(a, n) _mm256_srai_epi32(a, n)
+INLINE vf v_as_float(vi a) { return _mm256_castsi256_ps(a); }
+INLINE vi v_as_int(vf a) { return _mm256_castps_si256(a); }
+INLINE void v_transpose(vf *r)
+{
+    vf t[8];
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        UNROLL for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
+            r[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0xee);
+        }
+    }
+    UNROLL for (int j = 0; j < 4; j++) {
+        t[j] = _mm256_permute2f128_ps(r[j], r[j + 4], 0x20);
+        t[j + 4] = _mm256_permute2f128_ps(r[j], r[j + 4], 0x31);
+    }
+    UNROLL for (int j = 0; j < 8; j++) r[j] = t[j];
+}
+
+#else
+
+#if defined(ISA_NEON)
+#define VL 4
+#define v_fma(a, b, c) vfmaq_f32(c, a, b)
+#define v_sqrt(a) ((vf)vsqrtq_f32(a))
+typedef float32x4_t vf;
+typedef int32x4_t vi;
+typedef uint32x4_t vm;
+INLINE vi v_round_int(vf a) { return vcvtnq_s32_f32(a); }
+INLINE vf v_select(vm m, vf yes, vf no) { return vbslq_f32(m, yes, no); }
+INLINE vf v_from_int(vi a) { return vcvtq_f32_s32(a); }
+INLINE vf v_abs(vf a) { return vabsq_f32(a); }
+INLINE vm v_less(vf a, vf b) { return vcltq_f32(a, b); }
+INLINE vm v_equal(vf a, vf b) { return vceqq_f32(a, b); }
+INLINE vf v_as_float(vi a) { return vreinterpretq_f32_s32(a); }
+INLINE vi v_as_int(vf a) { return vreinterpretq_s32_f32(a); }
+INLINE vf v_set(float x) { return vdupq_n_f32(x); }
+INLINE vi v_iset(int32_t x) { return vdupq_n_s32(x); }
+#define v_ishr(a, n) vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), n))
+#elif defined(__GNUC__) /* ISA_BASE: four floats at a time in the compiler's own vectors */
+#include <math.h>
+#define VL 4
+typedef float vf __attribute__((vector_size(16), may_alias, aligned(4)));
+typedef int32_t vi __attribute__((vector_size(16), may_alias, aligned(4)));
+typedef uint32_t vu __attribute__((vector_size(16), may_alias, aligned(4)));
+typedef vi vm;
+INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+INLINE vf v_sqrt(vf a) { return (vf){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])}; }
+/* Adding 1.5 * 2^23 leaves the rounded integer in the low bits. |a| < 2^22. */
+INLINE vi v_round_int(vf a) { return (vi)(a + 12582912.0f) - 0x4B400000; }
+INLINE vf v_select(vm m, vf yes, vf no) { return (vf)((m & (vi)yes) | (~m & (vi)no)); }
+INLINE vf v_from_int(vi a) { return __builtin_convertvector(a, vf); }
+INLINE vf v_abs(vf a) { return (vf)((vi)a & 0x7FFFFFFF); }
+INLINE vm v_less(vf a, vf b) { return a < b; }
+INLINE vm v_equal(vf a, vf b) { return a == b; }
+INLINE vf v_as_float(vi a) { return (vf)a; }
+INLINE vi v_as_int(vf a) { return (vi)a; }
+INLINE vf v_set(float x) { return (vf){x, x, x, x}; }
+INLINE vi v_iset(int32_t x) { return (vi){x, x, x, x}; }
+#define v_ishr(a, n) ((vi)((vu)(a) >> (n)))
+#else /* ISA_BASE for any compiler: one float at a time */
+#include <math.h>
+#define VL 1
+typedef float vf;
+typedef int32_t vi;
+typedef int vm;
+INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+INLINE vf v_sqrt(vf a) { return sqrtf(a); }
+INLINE vi v_round_int(vf a) { return (vi)lrintf(a); }
+INLINE vf v_select(vm m, vf yes, vf no) { return m ? yes : no; }
+INLINE vf v_from_int(vi a) { return (vf)a; }
+INLINE vf v_abs(vf a) { return fabsf(a); }
+INLINE vm v_less(vf a, vf b) { return a < b; }
+INLINE vm v_equal(vf a, vf b) { return a == b; }
+INLINE vf v_as_float(vi a) { vf v; memcpy(&v, &a, 4); return v; }
+INLINE vi v_as_int(vf a) { vi v; memcpy(&v, &a, 4); return v; }
+INLINE vf v_set(float x) { return x; }
+INLINE vi v_iset(int32_t x) { return x; }
+#define v_ishr(a, n) ((vi)((uint32_t)(a) >> (n)))
+#endif
+
+INLINE vf v_load(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
+INLINE void v_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+INLINE vf v_load_part(const float *p, int64_t n)
+{
+    float lanes[VL] = {0};
+    for (int64_t i = 0; i < n; i++) lanes[i] = p[i];
+    return v_load(lanes);
+}
+INLINE void v_store_part(float *p, vf v, int64_t n)
+{
+    float lanes[VL];
+    v_store(lanes, v);
+    for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
+}
+INLINE void v_transpose(vf *r)
+{
+    float from[VL][VL], to[VL][VL];
+    memcpy(from, r, sizeof from);
+    for (int i = 0; i < VL; i++)
+        for (int j = 0; j < VL; j++) to[i][j] = from[j][i];
+    memcpy(r, to, sizeof to);
+}
+INLINE vf v_max(vf a, vf b) { return v_select(v_less(b, a), a, b); }
+INLINE vf v_min(vf a, vf b) { return v_select(v_less(a, b), a, b); }
+INLINE vi v_iadd(vi a, vi b) { return a + b; }
+INLINE vi v_isub(vi a, vi b) { return a - b; }
+INLINE vi v_iand(vi a, vi b) { return a & b; }
+INLINE vi v_ior(vi a, vi b) { return a | b; }
+INLINE vi v_ixor(vi a, vi b) { return a ^ b; }
+#define v_ishl(a, n) ((a) << (n))
+#define v_isar(a, n) ((a) >> (n))
+
+#endif
+
+INLINE vf v_zero(void) { return v_set(0.0f); }
+
+/* n = VL or fewer: the body of a loop and its tail in one. */
+INLINE vf v_load_n(const float *p, int64_t n) { return n >= VL ? v_load(p) : v_load_part(p, n); }
+INLINE void v_store_n(float *p, vf v, int64_t n)
+{
+    if (n >= VL) v_store(p, v);
+    else v_store_part(p, v, n);
+}
+
+#endif

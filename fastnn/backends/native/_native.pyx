@@ -1,0 +1,313 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""The door to the C core: a Plan becomes a Program there, and runs with the interpreter's lock released."""
+
+import threading
+
+import numpy as np
+
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memset
+
+from fastnn.plan import ARENA
+
+
+cdef extern from "team.h":
+    int team_default_size()
+    int team_set_size(int n)
+    int team_size()
+
+cdef extern from "kernels.h":
+    enum:
+        MAX_RANK
+        MAX_INPUTS
+        MAX_OUTPUTS
+    struct tensor:
+        void *data
+        int64_t size[6]
+        int32_t rank
+        int32_t batch
+    struct attributes:
+        float alpha, negative_slope, limit, l1, l2, threshold, rate, momentum, rho, beta_1, beta_2, epsilon
+        float weight_decay
+        int32_t nesterov, activation
+        uint32_t stream
+        uint64_t seed
+    ctypedef void kernel(const step *, const void *) noexcept nogil
+    struct step:
+        kernel *run
+        tensor out[3]
+        tensor in_ "in"[6]
+        attributes attr
+        double work
+        int32_t inputs, outputs
+    struct kernel_table:
+        const char *isa
+
+cdef extern from "dispatch.h":
+    const kernel_table *dispatch_table()
+    int dispatch_choose(const char *isa)
+    int dispatch_has(const char *isa)
+    kernel *dispatch_kernel(const char *op)
+    int dispatch_activation(const char *name)
+
+cdef extern from "program.h":
+    struct binding:
+        int32_t step, array
+        int32_t buffer, stream
+        int64_t offset, advance
+    struct program:
+        step *steps
+        binding *bindings
+        int32_t n_steps, n_bindings
+        int64_t batch
+    int64_t program_run(program *p, void *const *bases, int64_t first, int64_t last, int64_t batch, int64_t rows,
+                        double seconds) nogil
+    void program_run_apart(program *const *programs, void *const *const *bases, int count, int64_t last,
+                           int64_t batch, int64_t rows) nogil
+
+DEF MAX_BUFFERS = 16
+DEF MAX_LANES = 256
+
+_ITEM = {"float": 4, "float64": 8, "int64": 8}
+
+
+cdef void set_attribute(attributes *a, str name, value) except *:
+    """Store one attribute under its name."""
+    if name == "alpha": a.alpha = value
+    elif name == "negative_slope": a.negative_slope = value
+    elif name == "limit": a.limit = value
+    elif name == "l1": a.l1 = value
+    elif name == "l2": a.l2 = value
+    elif name == "threshold": a.threshold = value
+    elif name == "rate": a.rate = value
+    elif name == "momentum": a.momentum = value
+    elif name == "rho": a.rho = value
+    elif name == "beta_1": a.beta_1 = value
+    elif name == "beta_2": a.beta_2 = value
+    elif name == "epsilon": a.epsilon = value
+    elif name == "weight_decay": a.weight_decay = value
+    elif name == "nesterov": a.nesterov = value
+    elif name == "activation": a.activation = dispatch_activation(value.encode())
+    elif name == "stream": a.stream = value
+    elif name == "seed": a.seed = value
+    elif name == "shape": pass  # the arrays' sizes say it
+    else:
+        raise ValueError(f"native: attribute {name} is not known to the C core")
+
+
+cdef void *address(array) except NULL:
+    """Where a contiguous array's data starts. The caller keeps the array alive."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
+    PyBuffer_Release(&view)
+    return view.buf if view.buf else <void *>64
+
+
+def aligned_zeros(Py_ssize_t count, dtype):
+    """``count`` zeros that start on a cache line."""
+    size = np.dtype(dtype).itemsize
+    block = np.zeros(count * size + 64, np.uint8)
+    start = -block.ctypes.data % 64
+    return block[start : start + count * size].view(dtype)
+
+
+cdef class Program:
+    """A Plan in the C core. Same methods as the reference's ``Program``."""
+
+    cdef program c
+    cdef void *bases[MAX_BUFFERS]
+    cdef readonly object plan
+    cdef object arena
+    cdef object lock
+    cdef list others  # programs of the other lanes, see run_apart
+    cdef dict slots  # buffer name -> its number
+
+    def __cinit__(self, plan):
+        cdef int index = 0, count, bindings
+        if plan.dtype != "float32":
+            raise ValueError(f"native: computes in float32. Received: dtype={plan.dtype!r}")
+        if len(plan.buffers) > MAX_BUFFERS:
+            raise ValueError(f"native: a Plan may use {MAX_BUFFERS} buffers. Received: {len(plan.buffers)}")
+        self.plan = plan
+        self.lock = threading.Lock()
+        self.others = []
+        self.slots = {name: number for number, name in enumerate(plan.buffers)}
+        self.arena = aligned_zeros(plan.arena_size, np.float32)
+        self.bases[0] = address(self.arena)
+        count = len(plan.steps)
+        bindings = sum(len(step.outputs) + len(step.inputs) for step in plan.steps)
+        self.c.steps = <step *>PyMem_Calloc(max(count, 1), sizeof(step))
+        self.c.bindings = <binding *>PyMem_Calloc(max(bindings, 1), sizeof(binding))
+        if self.c.steps == NULL or self.c.bindings == NULL:
+            raise MemoryError()
+        self.c.batch = plan.batch
+        for planned in plan.steps:
+            self._add_step(planned)
+
+    def __dealloc__(self):
+        PyMem_Free(self.c.steps)
+        PyMem_Free(self.c.bindings)
+
+    cdef void _add_step(self, planned) except *:
+        cdef step *s = &self.c.steps[self.c.n_steps]
+        s.run = dispatch_kernel(planned.op.name.encode())
+        if s.run == NULL:
+            raise NotImplementedError(f"native: has no kernel for the op {planned.op.name}")
+        if len(planned.inputs) > MAX_INPUTS or len(planned.outputs) > MAX_OUTPUTS:
+            raise ValueError(f"native: {planned.op.name} has too many arrays")
+        s.outputs = len(planned.outputs)
+        s.inputs = len(planned.inputs)
+        s.work = planned.flops
+        for name, value in planned.attrs.items():
+            set_attribute(&s.attr, name, value)
+        for number, operand in enumerate((*planned.outputs, *planned.inputs)):
+            self._add_operand(s, number, operand)
+        self.c.n_steps += 1
+
+    cdef void _add_operand(self, step *s, int number, operand) except *:
+        cdef tensor *t = &s.out[number] if number < s.outputs else &s.in_[number - s.outputs]
+        cdef binding *b = &self.c.bindings[self.c.n_bindings]
+        cdef int axis
+        cdef int64_t row = _ITEM[operand.dtype]
+        shape = operand.sized(self.plan.batch)
+        if len(shape) > MAX_RANK:
+            raise ValueError(f"native: arrays have at most {MAX_RANK} axes. Received: shape {shape}")
+        t.rank = len(shape)
+        t.batch = operand.batch
+        for axis in range(t.rank):
+            t.size[axis] = shape[axis]
+            if axis or not t.batch:
+                row *= shape[axis]
+        b.step = self.c.n_steps
+        b.array = number
+        b.buffer = self.slots[operand.place.buffer]
+        b.stream = operand.place.stream
+        b.offset = operand.place.offset * _ITEM[operand.dtype]
+        b.advance = row
+        self.c.n_bindings += 1
+
+    cdef void _bind(self, buffers) except *:
+        for name, number in self.slots.items():
+            if name != ARENA:
+                self.bases[<int>number] = address(buffers[name])
+
+    def run(self, buffers, int64_t first, int64_t last, int64_t batch, int64_t rows, double seconds=0.0):
+        """See ``fastnn.backends.numpy.Program.run``."""
+        cdef int64_t done
+        if batch > self.c.batch or batch < 1:
+            raise ValueError(f"native: batch must be 1 to {self.c.batch}. Received: {batch}")
+        with self.lock:
+            self._bind(buffers)
+            with nogil:
+                done = program_run(&self.c, self.bases, first, last, batch, rows, seconds)
+        return done
+
+    def run_apart(self, buffers, int64_t last, int64_t batch, int64_t rows):
+        """Run all batches 0 to ``last - 1``, which must not depend on each other, each thread its own."""
+        cdef program *programs[MAX_LANES]
+        cdef void **bases[MAX_LANES]
+        cdef int lanes, lane
+        cdef Program other
+        if batch > self.c.batch or batch < 1:
+            raise ValueError(f"native: batch must be 1 to {self.c.batch}. Received: {batch}")
+        with self.lock:
+            lanes = <int>min(team_size(), last)
+            while len(self.others) < lanes - 1:
+                self.others.append(Program(self.plan))
+            self._bind(buffers)
+            programs[0] = &self.c
+            bases[0] = self.bases
+            for lane in range(1, lanes):
+                other = self.others[lane - 1]
+                other._bind(buffers)
+                programs[lane] = &other.c
+                bases[lane] = other.bases
+            with nogil:
+                program_run_apart(programs, <void *const *const *>bases, lanes, last, batch, rows)
+
+    def answer(self, buffers, input_shape, output_shape):
+        """A function of an array that runs this Program of one input x and one output out. See ``Answer``."""
+        return Answer(self, buffers, input_shape, output_shape)
+
+
+cdef class Answer:
+    """Prediction with next to nothing around it: ``answer(x)`` for contiguous float32 rows that fit one batch.
+
+    Returns the outputs, or None if ``x`` is anything else, which then goes the long way.
+    """
+
+    cdef Program program
+    cdef object buffers, empty, float32
+    cdef tuple input_shape, output_shape
+    cdef void *bases[MAX_BUFFERS]
+    cdef int x, out
+
+    def __cinit__(self, Program program, buffers, input_shape, output_shape):
+        self.program = program
+        self.buffers = dict(buffers)
+        self.input_shape = tuple(input_shape)
+        self.output_shape = tuple(output_shape)
+        self.empty = np.empty
+        self.float32 = np.dtype(np.float32)
+        self.x, self.out = program.slots["x"], program.slots["out"]
+        program._bind(buffers)
+        for number in range(MAX_BUFFERS):
+            self.bases[number] = program.bases[number]
+
+    def __call__(self, x):
+        cdef Py_buffer view
+        cdef int64_t rows, axis
+        if not PyObject_CheckBuffer(x):
+            return None
+        try:
+            PyObject_GetBuffer(x, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+        except (BufferError, ValueError):
+            return None
+        try:
+            if view.ndim != 1 + len(self.input_shape) or view.format[0] != c"f" or view.format[1] != 0:
+                return None
+            for axis in range(1, view.ndim):
+                if view.shape[axis] != <int64_t>self.input_shape[axis - 1]:
+                    return None
+            rows = view.shape[0]
+            if rows < 1 or rows > self.program.c.batch:
+                return None
+            result = self.empty((rows, *self.output_shape), self.float32)
+            with self.program.lock:
+                self.bases[self.x] = view.buf
+                self.bases[self.out] = address(result)
+                with nogil:
+                    program_run(&self.program.c, self.bases, 0, 1, rows, rows, 0.0)
+            return result
+        finally:
+            PyBuffer_Release(&view)
+
+
+def set_threads(int count):
+    """Set the size of the thread team."""
+    if team_set_size(count) != 0:
+        raise ValueError(f"set_num_threads: n must be 1 to 256. Received: n={count}")
+
+
+def threads():
+    """The size of the thread team."""
+    return team_size()
+
+
+def isa():
+    """The instruction set in use."""
+    return dispatch_table().isa.decode()
+
+
+def choose_isa(str name):
+    """Use one instruction set from now on ("" for the best); Programs made before keep theirs."""
+    if dispatch_choose(name.encode()) != 0:
+        known = ", ".join(i for i in ("base", "avx2", "avx512", "neon") if dispatch_has(i.encode()))
+        raise ValueError(f"FASTNN_ISA: must be an instruction set that this machine has: {known}. Received: {name!r}")
+
+
+def isas():
+    """The instruction sets of this machine and build."""
+    return [name for name in ("base", "avx2", "avx512", "neon") if dispatch_has(name.encode())]

@@ -1,0 +1,96 @@
+"""The reference backend: each step is the op's own NumPy body. Needs nothing but NumPy, and runs float64."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastnn.graph import ALL
+from fastnn.plan import ARENA, Operand, Plan, Step
+
+NAME = "numpy"
+Arrays = tuple[np.ndarray, ...]
+
+
+def execute(step: Step, outputs: Arrays, inputs: Arrays) -> None:
+    """Run one step on arrays."""
+    if step.op.updates:
+        whole = list(inputs)
+        for index, output in zip(step.op.updates, outputs, strict=True):
+            whole.insert(index, output)
+        for output, value in zip(outputs, step.op.reference(*whole, **step.attrs), strict=True):
+            output[...] = value
+    else:
+        outputs[0][...] = step.op.reference(*inputs, **step.attrs)
+
+
+class Program:
+    """A Plan that runs step by step in Python.
+
+    Parameters
+    ----------
+    plan : Plan
+    execute : runs one step, ``execute(step, outputs, inputs)``
+    """
+
+    def __init__(self, plan: Plan, execute: Callable[[Step, Arrays, Arrays], None] = execute) -> None:
+        self.plan = plan
+        self._execute = execute
+        self._arena = np.zeros(plan.arena_size, plan.dtype)
+        self._lock = threading.Lock()
+
+    def run(
+        self, buffers: Mapping[str, np.ndarray], first: int, last: int, batch: int, rows: int, seconds: float = 0.0
+    ) -> int:
+        """Run batches ``first`` to ``last - 1``.
+
+        Parameters
+        ----------
+        buffers : contiguous arrays for ``plan.buffers``, except the arena
+        batch : rows of a batch, at most the plan's
+        rows : rows of the data; the last batch may be smaller
+        seconds : stop after the batch in which so much time has passed; 0 for no limit
+
+        Returns
+        -------
+        The number of the first batch that was not run.
+        """
+        deadline = time.monotonic() + seconds if seconds > 0 else float("inf")
+        arrays = {name: self._arena if name == ARENA else buffers[name].reshape(-1) for name in self.plan.buffers}
+        with self._lock, np.errstate(all="ignore"):
+            for k in range(first, last):
+                size = min(batch, rows - k * batch)
+                for step in self.plan.steps:
+                    outputs = tuple(_view(o, arrays, k, batch, size) for o in step.outputs)
+                    inputs = tuple(_view(i, arrays, k, batch, size) for i in step.inputs)
+                    self._execute(step, outputs, inputs)
+                if time.monotonic() > deadline:
+                    return k + 1
+        return last
+
+
+def _view(operand: Operand, arrays: Mapping[str, np.ndarray], k: int, batch: int, size: int) -> np.ndarray:
+    shape = operand.sized(size)
+    if shape and shape[0] == ALL:
+        return arrays[operand.place.buffer].reshape(shape)
+    count = 1
+    for extent in shape:
+        count *= extent
+    start = operand.place.offset
+    if operand.place.stream:
+        start += k * (count // size * batch if operand.batch else count)
+    return arrays[operand.place.buffer][start : start + count].reshape(shape)
+
+
+def why_not() -> str | None:
+    """Why this backend cannot run, or None."""
+    return None
+
+
+def describe() -> dict[str, Any]:
+    """What a person wants to know of it."""
+    return {"numpy": np.__version__}

@@ -1,0 +1,156 @@
+"""PyTorch: fused Adam, batches by index, no DataLoader; eager, traced and compiled, the best of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastnn.benchmarking.peers import Case, repeated
+from fastnn.benchmarking.workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Net, Workload, table, weights
+
+
+def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
+    torch.set_num_threads(threads)
+    if workload.kind == "matmul":
+        return [product(workload)]
+    if workload.kind == "predict":
+        return predictions(workload, thorough)
+    if workload.kind == "script":
+        return [Case("eager, fused Adam", script(workload))]
+    steps = workload.steps
+    found = [
+        Case("eager, fused Adam, index_select", training(workload, gather="step"), steps),
+        Case("eager, fused Adam, gather once an epoch", training(workload, gather="epoch"), steps),
+    ]
+    if thorough:
+        found.append(Case("torch.compile, fused Adam", training(workload, gather="step", compiled=True), steps))
+    return found
+
+
+def logits_of(net: Net) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    values = weights(net)
+    for index, (k, m) in enumerate(zip(net.sizes, net.sizes[1:], strict=False)):
+        linear = nn.Linear(k, m)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(values[2 * index].T)))
+            linear.bias.copy_(torch.from_numpy(values[2 * index + 1]))
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def loss_of(net: Net) -> nn.Module:
+    return nn.BCEWithLogitsLoss() if net.last == "sigmoid" else nn.CrossEntropyLoss()
+
+
+def adam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, betas=(BETA_1, BETA_2), eps=EPSILON, fused=True)
+
+
+def tensors(net: Net, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = table(net, rows)
+    if net.last == "sigmoid":
+        return torch.from_numpy(x), torch.from_numpy(y[:, None].astype(np.float32))
+    return torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
+
+
+def training(workload: Workload, gather: str, compiled: bool = False) -> Callable[[int], float]:
+    net, rows, batch = workload.network, workload.rows, workload.batch
+    model, loss_function, (x, y) = logits_of(net), loss_of(net), tensors(net, rows)
+    optimizer = adam(model)
+
+    def loss_on(xb: torch.Tensor, yb: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = loss_function(model(xb), yb)
+        return loss
+
+    measure: Any = torch.compile(loss_on, dynamic=False) if compiled else loss_on
+
+    def run(epochs: int) -> float:
+        mean = float("nan")
+        for _ in range(epochs):
+            order, total = torch.randperm(rows), torch.zeros(())
+            if gather == "epoch":
+                batches: Any = zip(x[order].split(batch), y[order].split(batch), strict=True)
+            else:
+                batches = ((x.index_select(0, part), y.index_select(0, part)) for part in order.split(batch))
+            for xb, yb in batches:
+                optimizer.zero_grad(set_to_none=True)
+                loss = measure(xb, yb)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach() * len(xb)
+            mean = total.item() / rows
+        return mean
+
+    return run
+
+
+def script(workload: Workload) -> Callable[[int], float]:
+    """The whole job: a fifth held out, loss and accuracy of both parts each epoch, one line of progress each epoch."""
+    net = workload.network
+    x, y = tensors(net, workload.rows)
+    held = workload.rows // 5
+    xv, yv, xt, yt = x[:held], y[:held], x[held:], y[held:]
+    loss_function = loss_of(net)
+
+    def fit() -> float:
+        model, lines = logits_of(net), io.StringIO()
+        optimizer, mean = adam(model), float("nan")
+        for epoch in range(workload.epochs):
+            total, right = torch.zeros(()), torch.zeros(())
+            for part in torch.randperm(len(xt)).split(workload.batch):
+                xb, yb = xt.index_select(0, part), yt.index_select(0, part)
+                optimizer.zero_grad(set_to_none=True)
+                logits = model(xb)
+                loss = loss_function(logits, yb)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach() * len(xb)
+                right += ((logits.detach() > 0) == (yb > 0.5)).sum()
+            with torch.inference_mode():
+                logits = model(xv)
+                held_loss, held_right = loss_function(logits, yv).item(), ((logits > 0) == (yv > 0.5)).sum().item()
+            mean = total.item() / len(xt)
+            lines.write(f"{epoch}: {mean:.4f} {right.item() / len(xt):.4f} {held_loss:.4f} {held_right / held:.4f}\n")
+        return mean
+
+    return repeated(fit)
+
+
+def predictions(workload: Workload, thorough: bool) -> list[Case]:
+    net = workload.network
+    x, _ = tensors(net, workload.rows)
+    model = nn.Sequential(logits_of(net), nn.Sigmoid() if net.last == "sigmoid" else nn.Softmax(dim=1)).eval()
+    with torch.inference_mode():
+        traced = torch.jit.freeze(torch.jit.trace(model, x))
+        tuned = torch.jit.optimize_for_inference(torch.jit.trace(model, x))
+    candidates = [("eager", model), ("traced, frozen", traced), ("traced, optimized", tuned)]
+    if thorough or workload.rows >= 10_000:  # it wins on large batches only
+        candidates.append(("torch.compile", torch.compile(model, dynamic=False)))
+    return [Case(setting, inference(call, x)) for setting, call in candidates]
+
+
+def inference(call: Any, x: torch.Tensor) -> Callable[[int], Any]:
+    def run(n: int) -> Any:
+        with torch.inference_mode():
+            return repeated(lambda: call(x))(n).numpy()
+
+    return run
+
+
+def product(workload: Workload) -> Case:
+    assert workload.product is not None
+    a, b = workload.product.operands()
+    left, right = (torch.from_numpy(array) for array in workload.product.views(a, b))
+    out = torch.empty(workload.product.out_shape)
+
+    def run(n: int) -> Any:
+        with torch.inference_mode():
+            return repeated(lambda: torch.mm(left, right, out=out))(n).numpy()
+
+    return Case("mm", run)

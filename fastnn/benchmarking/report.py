@@ -1,0 +1,194 @@
+"""What the measurements look like to people (a table, a chart) and to programs (JSON)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastnn.benchmarking.peers import CONTESTANTS, FASTNN
+from fastnn.benchmarking.timing import Effort, Result, Score
+
+MICRO = "\N{MICRO SIGN}"
+
+
+def duration(seconds: float, micro: str = "u") -> str:
+    """A time with three significant digits and the unit that suits it.
+
+    >>> duration(0.00000412), duration(0.0156), duration(2.5), duration(0.0001)
+    ('4.12 us', '15.6 ms', '2.50 s', '100 us')
+    """
+    for limit, unit in ((999.5e-6, f"{micro}s"), (999.5e-3, "ms"), (float("inf"), "s")):
+        if seconds < limit:
+            value = seconds * {"s": 1, "ms": 1e3}.get(unit, 1e6)
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+    return "inf s"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio for the table, "" without one.
+
+    >>> times(3.14159), times(0.5), times(123.4), times(None)
+    ('3.1x', '0.50x', '123x', '')
+    """
+    if ratio is None:
+        return ""
+    return f"{ratio:.0f}x" if ratio >= 99.5 else f"{ratio:.1f}x" if ratio >= 0.995 else f"{ratio:.2f}x"
+
+
+def title_of(score: Score) -> str:
+    return CONTESTANTS[score.peer].title
+
+
+def absence(score: Score) -> str:
+    """Why a contestant has no time, and what to do about it."""
+    extra = CONTESTANTS[score.peer].extra
+    if score.problem == "not installed" and extra:
+        return f'not installed: pip install "fastnn-cpu[{extra}]"'
+    return score.problem or "not measured"
+
+
+def grid(rows: Sequence[Sequence[str]], left: Iterable[int] = (0,)) -> list[str]:
+    """Rows as aligned lines; the columns `left` are aligned to the left, the others to the right.
+
+    >>> grid([("a", "1.5"), ("bcd", "12.5")])
+    ['  a     1.5', '  bcd  12.5']
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    columns = set(left)
+    lines = []
+    for row in rows:
+        cells = [c.ljust(w) if i in columns else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return lines
+
+
+def block(result: Result) -> str:
+    """One workload as a heading and a line for each contestant.
+
+    Fastest setting, median time, half the interquartile range, ratio to fastnn's time (above 1: fastnn is faster).
+    """
+    rows = []
+    for score in result.scores:
+        if score.samples:
+            ratio = "" if score.peer == FASTNN.key else times(result.ratio(score))
+            rows.append((title_of(score), duration(score.seconds), f"+-{score.spread:.0%}", ratio, score.setting))
+        else:
+            rows.append((title_of(score), "-", "", "", absence(score)))
+    heading = f"{result.workload.title} ({threads_text(result.threads)}, time per {result.workload.unit})"
+    return "\n".join([heading, *grid(rows, left=(0, 4))])
+
+
+def threads_text(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def products(results: Sequence[Result], threads: int, peak: float | None) -> str:
+    """All matrix products with one number of threads: GFLOP/s, ratio to NumPy, share of the measured peak."""
+    keys = list(dict.fromkeys(score.peer for result in results for score in result.scores))
+    header = ["GFLOP/s", *(CONTESTANTS[key].title for key in keys), "over NumPy", "of peak"]
+    rows = [header]
+    for result in results:
+        assert result.workload.product is not None
+        rates = {
+            score.peer: result.workload.product.flops / score.seconds / 1e9 for score in result.scores if score.samples
+        }
+        own, numpy = rates.get("fastnn"), rates.get("numpy")
+        rows.append(
+            [
+                result.workload.product.name,
+                *(f"{rates[key]:.1f}" if key in rates else "-" for key in keys),
+                times(own / numpy) if own and numpy else "",
+                f"{own / peak:.0%}" if own and peak else "",
+            ]
+        )
+    heading = f"Matrix products ({threads_text(threads)}" + (f", peak {peak:.0f} GFLOP/s)" if peak else ")")
+    problems = {f"  {title_of(s)}: {absence(s)}" for result in results for s in result.scores if not s.samples}
+    return "\n".join([heading, *grid(rows), *sorted(problems)])
+
+
+def text(results: Sequence[Result], peaks: Mapping[int, float | None], machine: Mapping[str, Any]) -> str:
+    """The whole report for a terminal."""
+    versions = ", ".join(
+        f"{CONTESTANTS[key].title} {version}" for key, version in machine["versions"].items() if version
+    )
+    parts = [f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, Python {machine['python']}\n{versions}"]
+    parts += [block(result) for result in results if result.workload.kind != "matmul"]
+    for threads in sorted({result.threads for result in results}):
+        group = [r for r in results if r.workload.kind == "matmul" and r.threads == threads]
+        if group:
+            parts.append(products(group, threads, peaks.get(threads)))
+    if machine["wheel_bytes"]:
+        parts.append(f"Wheel: {machine['wheel_bytes'] / 1e6:.2f} MB")
+    parts.append(
+        "Medians; +- is half the interquartile range. Ratio: a time divided by fastnn's; above 1, fastnn is faster."
+    )
+    return "\n\n".join(parts)
+
+
+def document(
+    results: Sequence[Result], peaks: Mapping[int, float | None], machine: Mapping[str, Any], effort: Effort
+) -> dict[str, Any]:
+    """The whole report for a program: everything measured, times in seconds."""
+    return {
+        "machine": dict(machine),
+        "effort": {"name": effort.name, "rounds": effort.rounds, "sample_seconds": effort.sample_seconds},
+        "peak_gflops": {str(threads): peak for threads, peak in peaks.items()},
+        "results": [
+            {
+                "workload": result.workload.key,
+                "title": result.workload.title,
+                "unit": result.workload.unit,
+                "threads": result.threads,
+                "flops": result.workload.product.flops if result.workload.product else None,
+                "contestants": [entry(result, score) for score in result.scores],
+            }
+            for result in results
+        ],
+    }
+
+
+def entry(result: Result, score: Score) -> dict[str, Any]:
+    measured = bool(score.samples)
+    return {
+        "peer": score.peer,
+        "setting": score.setting,
+        "seconds": score.seconds if measured else None,
+        "spread": score.spread if measured else None,
+        "ratio": result.ratio(score),
+        "samples": score.samples,
+        "settings": score.settings,
+        "problem": score.problem,
+    }
+
+
+def machine(contestants: Iterable[str]) -> dict[str, Any]:
+    """CPU, system, versions, and the size of a wheel in ./dist if one has been built."""
+    wheels = sorted(Path("dist").glob("fastnn*.whl"), key=lambda path: path.stat().st_mtime)
+    return {
+        "cpu": cpu_name(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {key: CONTESTANTS[key].version for key in contestants},
+        "wheel_bytes": wheels[-1].stat().st_size if wheels else None,
+    }
+
+
+def cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def footer(machine: Mapping[str, Any]) -> str:
+    """Two lines about the machine and the versions, for the foot of a chart."""
+    versions = ", ".join(
+        f"{CONTESTANTS[key].title} {version}" for key, version in machine["versions"].items() if version
+    )
+    return f"{machine['cpu']}, {machine['cpus']} CPUs; float32, medians, every library at its best settings\n{versions}"

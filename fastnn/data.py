@@ -1,0 +1,81 @@
+"""Arrays from what users have: checked, converted once, before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def as_rows(what: str, name: str, data: Any, dtype: str, *, finite: bool = True) -> np.ndarray:
+    """``data`` as a C-contiguous array of ``dtype`` with a batch axis.
+
+    Takes arrays, data frames, lists; any real dtype, layout, byte order.
+
+    Raises
+    ------
+    ValueError : it holds no numbers, has no rows or no batch axis, is ragged, or (``finite``) holds NaN or infinity
+    """
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"{what}: {name} must be an array of numbers; {error}") from None
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{what}: {name} must hold numbers only. Received: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{what}: {name} must hold numbers only. Received: dtype {array.dtype}")
+    if array.ndim == 0:
+        raise ValueError(f"{what}: {name} must have rows. Received: the single value {array[()]!r}")
+    if len(array) == 0:
+        raise ValueError(f"{what}: {name} must have at least one row. Received: shape {array.shape}")
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(array, dtype=dtype)
+    if finite and not np.isfinite(rows).all():
+        position = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
+        raise ValueError(
+            f"{what}: {name} must be finite in {dtype}. Received: {name}[{', '.join(map(str, position))}] = {array[position]}"
+        )
+    return rows
+
+
+def check_rows(what: str, x: np.ndarray, shape: tuple[int | None, ...], name: str = "x") -> np.ndarray:
+    """``x`` if its rows fit the model's input; one axis of size 1 is added where only that is missing."""
+    wanted = tuple(shape[1:])
+    if x.shape[1:] == () and wanted == (1,):
+        x = x[:, None]
+    if x.shape[1:] != wanted:
+        raise ValueError(f"{what}: {name} must have shape {('N', *wanted)}. Received: shape {x.shape}".replace("'N'", "N"))
+    return x
+
+
+def row_weights(
+    what: str, rows: int, y: np.ndarray, sample_weight: Any, class_weight: Mapping[Any, float] | None, dtype: str
+) -> np.ndarray | None:
+    """One weight a row from ``sample_weight`` (N,) times ``class_weight[class of the row]``; None if neither is given."""
+    if sample_weight is None and class_weight is None:
+        return None
+    weights = np.ones(rows, dtype)
+    if sample_weight is not None:
+        given = as_rows(what, "sample_weight", sample_weight, dtype)
+        if given.ndim == 2 and given.shape[1] == 1:
+            given = np.ascontiguousarray(given[:, 0])
+        if given.shape != (rows,):
+            raise ValueError(f"{what}: sample_weight must have shape ({rows},). Received: shape {given.shape}")
+        if (given < 0).any():
+            raise ValueError(f"{what}: sample_weight must not be negative. Received: {given.min()}")
+        weights *= given
+    if class_weight is not None:
+        if not isinstance(class_weight, Mapping):
+            raise ValueError(f"{what}: class_weight must map classes to weights. Received: class_weight={class_weight!r}")
+        classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(rows)
+        table = {}
+        for key, value in class_weight.items():
+            if not np.isfinite(value) or value < 0:
+                raise ValueError(f"{what}: class_weight must be finite and not negative. Received: {{{key!r}: {value!r}}}")
+            table[float(key)] = float(value)
+        weights *= np.array([table.get(float(c), 1.0) for c in classes.tolist()], dtype)
+    return weights

@@ -1,0 +1,165 @@
+"""The symbolic graph: what is computed, before anything decides how.
+
+A :class:`Tensor` is a name for an array that does not exist yet, a :class:`Node` one application of an op. Graphs are
+immutable: passes build new nodes. The first size of a tensor that varies with the batch is ``None``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastnn.ops.declare import Op
+
+Shape = tuple[int | None, ...]
+
+#: As the first size of a leaf: all rows that its buffer has, however many.
+ALL = -1
+
+_order = itertools.count()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lives at run time: so many elements into a named buffer.
+
+    A tensor placed in a *stream* buffer moves along it: at step ``k`` of a run it starts ``k`` batches (or, if it has
+    no batch axis, ``k`` times its own size) further on.
+    """
+
+    buffer: str
+    offset: int = 0
+    stream: bool = False
+
+
+class Tensor:
+    """A symbolic array. ``node`` made it; a leaf has none, and then ``place`` says where it is found."""
+
+    __slots__ = ("shape", "dtype", "node", "place", "name", "source", "order")
+
+    def __init__(
+        self,
+        shape: Shape,
+        dtype: str = "float",
+        *,
+        node: Node | None = None,
+        place: Place | None = None,
+        name: str = "",
+    ) -> None:
+        self.shape = tuple(shape)
+        self.dtype = dtype  # "float" is the model's own type; "float64" and "int64" are literal
+        self.node = node
+        self.place = place
+        self.name = name
+        self.source: Any = None  # the layer call that a Model finds its way back by
+        self.order = next(_order)
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def batch(self) -> bool:
+        """Whether the first axis is the batch."""
+        return bool(self.shape) and self.shape[0] is None
+
+    def __repr__(self) -> str:
+        label = self.name or (self.node.op.name if self.node else "leaf")
+        return f"<Tensor {label} {format_shape(self.shape)}>"
+
+    def __bool__(self) -> bool:
+        raise TypeError("a symbolic Tensor has no value yet, so it has no truth value")
+
+
+class Node:
+    """One op applied to tensors. An op that updates its inputs in place has no output."""
+
+    __slots__ = ("op", "inputs", "attrs", "output", "order")
+
+    def __init__(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any], shape: Shape | None) -> None:
+        self.op = op
+        self.inputs = inputs
+        self.attrs = dict(attrs)
+        self.output = None if shape is None else Tensor(shape, node=self)
+        self.order = next(_order)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.op.name} -> {self.output}>"
+
+
+def format_shape(shape: Shape) -> str:
+    return "(" + ", ".join("N" if size is None else "all" if size == ALL else str(size) for size in shape) + ")"
+
+
+def nodes_behind(roots: Iterable[Tensor | Node]) -> list[Node]:
+    """Every node that the roots need, each after the nodes it reads, in the order of creation where free."""
+    seen: set[int] = set()
+    found: list[Node] = []
+    stack: list[tuple[Node, bool]] = []
+    for root in roots:
+        node = root.node if isinstance(root, Tensor) else root
+        if node is not None:
+            stack.append((node, False))
+    while stack:
+        node, done = stack.pop()
+        if done:
+            found.append(node)
+            continue
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        stack.append((node, True))
+        stack.extend((i.node, False) for i in node.inputs if i.node is not None and id(i.node) not in seen)
+    return sorted(found, key=lambda node: node.order)
+
+
+def rewrite(
+    roots: Iterable[Tensor | Node], rule: Callable[[Node, tuple[Tensor, ...]], Tensor | None]
+) -> dict[Tensor | Node, Any]:
+    """Rebuild the graph behind ``roots`` bottom up.
+
+    ``rule(node, inputs)`` sees each node with its inputs already rebuilt, and returns the tensor that replaces the
+    node's output, or None to keep the op. Returns what each root has become.
+    """
+    roots = list(roots)
+    tensors: dict[int, Tensor] = {}
+    nodes: dict[int, Node] = {}
+    for node in nodes_behind(roots):
+        inputs = tuple(tensors.get(id(i), i) for i in node.inputs)
+        replacement = rule(node, inputs)
+        if replacement is not None:
+            assert node.output is not None and replacement.node is not None
+            replacement.node.order = min(replacement.node.order, node.order)
+            replacement.place = replacement.place or node.output.place
+            replacement.name = replacement.name or node.output.name
+            tensors[id(node.output)] = replacement
+            continue
+        unchanged = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        rebuilt = node if unchanged else Node(node.op, inputs, node.attrs, None if node.output is None else node.output.shape)
+        rebuilt.order = node.order
+        nodes[id(node)] = rebuilt
+        if node.output is not None:
+            assert rebuilt.output is not None
+            rebuilt.output.place = node.output.place
+            rebuilt.output.name = node.output.name
+            tensors[id(node.output)] = rebuilt.output
+    return {
+        root: tensors.get(id(root), root) if isinstance(root, Tensor) else nodes[id(root)]
+        for root in roots
+    }
+
+
+def consumers(roots: Iterable[Tensor | Node]) -> dict[int, int]:
+    """How many times each tensor (by id) is read by the nodes behind ``roots``; a root counts as read once more."""
+    roots = list(roots)
+    count: dict[int, int] = {}
+    for node in nodes_behind(roots):
+        for tensor in node.inputs:
+            count[id(tensor)] = count.get(id(tensor), 0) + 1
+    for root in roots:
+        if isinstance(root, Tensor):
+            count[id(root)] = count.get(id(root), 0) + 1
+    return count

@@ -1,0 +1,219 @@
+"""What a layer is: arguments stored, weights declared in ``build``, ops called in ``call``."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastnn import config, initializers, regularizers
+from fastnn.configurable import Configurable, whole
+from fastnn.graph import Place, Shape, Tensor
+
+_names: Counter[str] = Counter()
+
+
+class Weight:
+    """An array that belongs to a layer. A model gives it its place in the model's flat vector of weights.
+
+    Attributes
+    ----------
+    value : the array, a view of the vector once it has a place
+    tensor : the Tensor that stands for it in graphs
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: initializers.Initializer,
+        regularizer: regularizers.Regularizer | None,
+    ) -> None:
+        self.name = name
+        self.shape = shape
+        self.initializer = initializer
+        self.regularizer = regularizer
+        self.tensor = Tensor(shape, name=name)
+        self.value: np.ndarray = np.empty(0)
+        self.vector: np.ndarray | None = None
+        self.offset = 0
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def put(self, vector: np.ndarray, buffer: str, offset: int) -> None:
+        """Move into ``vector`` at ``offset``; graphs find it in the buffer so named."""
+        self.vector, self.offset = vector, offset
+        self.value = vector[offset : offset + self.size].reshape(self.shape)
+        self.tensor.place = Place(buffer, offset)
+
+    def assign(self, value: Any) -> None:
+        """Overwrite the value. Raises ValueError if the shape differs."""
+        array = np.asarray(value)
+        if array.shape != self.shape:
+            raise ValueError(f"{self.name}: needs an array of shape {self.shape}. Received: shape {array.shape}")
+        self.value[...] = array
+
+    def __repr__(self) -> str:
+        return f"<Weight {self.name} {self.shape}>"
+
+
+@dataclass
+class Training:
+    """What layers that act in training only need to know: the seed, the step's number, who draws."""
+
+    seed: int
+    step: Any
+    streams: Any = field(default_factory=itertools.count)
+
+
+class Layer(Configurable):
+    """Base class of layers.
+
+    A layer's constructor stores its arguments; ``build(shape)`` declares weights with ``add_weight``; ``call(x)``
+    computes with ops. On a Tensor the call records a graph, on an array it computes at once, so that a layer can be
+    stepped through in a debugger.
+
+    Parameters
+    ----------
+    input_shape : sizes of one row without the batch axis, for the first layer of a Sequential
+    name : unique within a model; made from the class's name if None
+    trainable : whether training changes the weights
+    """
+
+    parts: ClassVar[dict[str, Any]] = {
+        "kernel_initializer": lambda: initializers.INITIALIZERS,
+        "bias_initializer": lambda: initializers.INITIALIZERS,
+        "kernel_regularizer": lambda: regularizers.REGULARIZERS,
+        "bias_regularizer": lambda: regularizers.REGULARIZERS,
+    }
+    weights: list[Weight]
+
+    def __init__(
+        self, *, input_shape: Sequence[int] | None = None, name: str | None = None, trainable: bool = True
+    ) -> None:
+        self.input_shape = None if input_shape is None else check_shape(self._class, "input_shape", input_shape)
+        self.name = unique_name(self._class) if name is None else check_name(self._class, name)
+        self.trainable = bool(trainable)
+        self.weights = []
+        self.built_for: Shape | None = None
+
+    @property
+    def _class(self) -> str:
+        return type(self).__name__
+
+    def build(self, shape: Shape) -> None:
+        """Declare the weights for inputs of this shape (the batch axis None). Raises ValueError if it cannot be."""
+
+    def call(self, x: Any, training: Training | None = None) -> Any:
+        """The output for ``x``, a Tensor or an array."""
+        raise NotImplementedError
+
+    def __call__(self, x: Any, training: Any = None) -> Any:
+        """Apply the layer to a Tensor (from ``Input``) or to an array of rows."""
+        symbolic = isinstance(x, Tensor)
+        if not symbolic:
+            x = np.asarray(x, config.floatx())
+        shape = x.shape if symbolic else (None, *x.shape[1:])
+        self.prepare(shape)
+        if symbolic:
+            output = self.call(x)
+            if output is x:
+                output = Tensor(x.shape, node=x.node, place=x.place)
+            output.source = (self, x)
+            return output
+        for weight in self.weights:
+            if weight.vector is None:
+                vector = weight.initializer(weight.shape, np.random.default_rng(config.next_seed()))
+                weight.put(vector.astype(config.floatx()).reshape(-1), "", 0)
+        if training is True:
+            training = Training(config.next_seed(), np.zeros(1, np.int64))
+        return self.call(x, training or None)
+
+    def prepare(self, shape: Shape) -> None:
+        """Build once; afterwards check that the rows still have the shape."""
+        if self.built_for is None:
+            self.build(shape)
+            self.built_for = shape
+        elif self.weights and shape != self.built_for:
+            raise ValueError(f"{self.name}: was built for inputs of shape {self.built_for}. Received: shape {shape}")
+
+    def add_weight(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: Any = "glorot_uniform",
+        regularizer: Any = None,
+    ) -> Weight:
+        """Declare a weight; ``self.weights`` keeps it."""
+        weight = Weight(
+            f"{self.name}.{name}", shape, initializers.get(initializer), regularizers.get(regularizer)
+        )
+        self.weights.append(weight)
+        return weight
+
+    def read(self, weight: Weight, like: Any) -> Any:
+        """The weight for use with ``like``: its Tensor beside a Tensor, its array beside an array."""
+        return weight.tensor if isinstance(like, Tensor) else weight.value
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of the weights, in the order of their declaration."""
+        return [weight.value.copy() for weight in self.weights]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Overwrite the weights; shapes are checked before anything is changed."""
+        assign_all(self.weights, weights, self.name)
+
+    def count_params(self) -> int:
+        """Number of weights."""
+        return sum(weight.size for weight in self.weights)
+
+    def __repr__(self) -> str:
+        return f"<{self._class} {self.name}>"
+
+
+def assign_all(weights: Sequence[Weight], values: Sequence[Any], what: str) -> None:
+    """Assign values to weights, all or none."""
+    arrays = [np.asarray(value) for value in values]
+    shapes = [array.shape for array in arrays]
+    if shapes != [weight.shape for weight in weights]:
+        expected = [weight.shape for weight in weights]
+        raise ValueError(f"{what}: set_weights needs arrays of shapes {expected}. Received: shapes {shapes}")
+    for weight, array in zip(weights, arrays, strict=True):
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{what}: set_weights needs numbers for {weight.name}. Received: dtype {array.dtype}")
+    for weight, array in zip(weights, arrays, strict=True):
+        weight.assign(array)
+
+
+def check_shape(what: str, name: str, shape: Any) -> tuple[int, ...]:
+    """``shape`` as a tuple of positive ints."""
+    if isinstance(shape, int) or not isinstance(shape, Sequence | np.ndarray) or isinstance(shape, str):
+        raise ValueError(f"{what}: {name} must be a tuple of positive integers. Received: {name}={shape!r}")
+    return tuple(whole(what, name, size) for size in shape)
+
+
+def check_name(what: str, name: Any) -> str:
+    """``name`` if it can name a layer."""
+    if not isinstance(name, str) or not name or len(name) > 100 or "/" in name:
+        raise ValueError(f"{what}: name must be a short text without '/'. Received: name={name!r}")
+    return name
+
+
+def unique_name(kind: str) -> str:
+    """``dense``, ``dense_1``, ..."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
+    number = _names[name]
+    _names[name] += 1
+    return f"{name}_{number}" if number else name
+
+
+def reset_names() -> None:
+    """Start counting names anew."""
+    _names.clear()

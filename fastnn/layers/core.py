@@ -1,0 +1,189 @@
+"""Input, Dense, Activation, Dropout, Flatten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fastnn import initializers, regularizers
+from fastnn.configurable import number, whole
+from fastnn.graph import Shape, Tensor
+from fastnn.layers.base import Layer, Training, check_shape
+from fastnn.ops import matrix, pointwise, random, shape, softmax
+
+#: Activations by name.
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "linear": lambda x: x,
+    "relu": pointwise.relu,
+    "sigmoid": pointwise.sigmoid,
+    "tanh": pointwise.tanh,
+    "softmax": softmax.softmax,
+    "softplus": pointwise.softplus,
+    "softsign": pointwise.softsign,
+    "exponential": pointwise.exponential,
+    "hard_sigmoid": pointwise.hard_sigmoid,
+    "relu6": pointwise.relu6,
+    "selu": pointwise.selu,
+    "gelu": pointwise.gelu,
+    "silu": pointwise.silu,
+    "swish": pointwise.silu,
+    "mish": pointwise.mish,
+    "hard_silu": pointwise.hard_silu,
+    "hard_swish": pointwise.hard_silu,
+    "leaky_relu": partial(pointwise.leaky_relu, negative_slope=0.2),
+    "elu": partial(pointwise.elu, alpha=1.0),
+}
+
+
+def check_activation(what: str, activation: Any) -> str:
+    """The name of an activation; None is linear."""
+    name = "linear" if activation is None else activation
+    name = getattr(name, "name", name)  # an op, such as fastnn.ops.pointwise.relu
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise ValueError(f"{what}: activation must be one of {', '.join(ACTIVATIONS)}. Received: activation={activation!r}")
+    return name
+
+
+def activate(name: str, x: Any) -> Any:
+    """Apply the activation of that name. Softmax runs along the last axis."""
+    return ACTIVATIONS[name](x)
+
+
+class InputLayer(Layer):
+    """The place where data enters. ``shape`` is that of one row, without the batch axis."""
+
+    def __init__(self, shape: Sequence[int], name: str | None = None) -> None:
+        super().__init__(input_shape=check_shape("Input", "shape", shape), name=name)
+        self.shape = self.input_shape
+
+    def call(self, x: Any, training: Training | None = None) -> Any:
+        return x
+
+
+def Input(shape: Sequence[int], name: str | None = None) -> Tensor:  # noqa: N802 (Keras's name)
+    """A Tensor to call layers on, or the first entry of a Sequential.
+
+    Parameters
+    ----------
+    shape : sizes of one row, without the batch axis
+
+    Returns
+    -------
+    Tensor of shape (None, *shape)
+
+    >>> from fastnn.layers import Dense, Input
+    >>> from fastnn.models import Model
+    >>> x = Input(shape=(30,))
+    >>> Model(x, Dense(1, activation="sigmoid")(x)).count_params()
+    31
+    """
+    layer = InputLayer(shape, name)
+    tensor = Tensor((None, *layer.shape), name=layer.name)  # type: ignore[misc]
+    tensor.source = (layer, None)
+    return tensor
+
+
+class Dense(Layer):
+    """``activation(x @ kernel + bias)``.
+
+    Parameters
+    ----------
+    units : int, number of outputs F
+    activation : name of an activation, None for linear
+    use_bias : whether a bias is added
+    kernel_initializer, bias_initializer : name or Initializer
+    kernel_regularizer, bias_regularizer : name or Regularizer or None
+    input_shape : ``(K,)``, where the layer is the first of a Sequential; ``input_dim=K`` says the same
+
+    Input (N, K), output (N, F); weights: kernel (K, F), bias (F,).
+
+    >>> import numpy as np
+    >>> from fastnn.layers import Dense
+    >>> Dense(3, activation="relu", kernel_initializer="ones")(np.array([[1.0, 2.0]]))
+    array([[3., 3., 3.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: str | initializers.Initializer = "glorot_uniform",
+        bias_initializer: str | initializers.Initializer = "zeros",
+        kernel_regularizer: str | regularizers.Regularizer | None = None,
+        bias_regularizer: str | regularizers.Regularizer | None = None,
+        input_shape: Sequence[int] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+        input_dim: int | None = None,
+    ) -> None:
+        if input_dim is not None and input_shape is None:
+            input_shape = (whole("Dense", "input_dim", input_dim),)
+        self.units = whole("Dense", "units", units)
+        self.activation = check_activation("Dense", activation)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = initializers.get(kernel_initializer, "Dense: kernel_initializer")
+        self.bias_initializer = initializers.get(bias_initializer, "Dense: bias_initializer")
+        self.kernel_regularizer = regularizers.get(kernel_regularizer, "Dense: kernel_regularizer")
+        self.bias_regularizer = regularizers.get(bias_regularizer, "Dense: bias_regularizer")
+        super().__init__(input_shape=input_shape, name=name, trainable=trainable)
+        self.input_dim = None
+
+    def build(self, shape: Shape) -> None:
+        if len(shape) != 2 or shape[1] is None:
+            raise ValueError(f"{self.name}: Dense needs rows of one axis, (batch, features). Received: shape {shape}")
+        self.kernel = self.add_weight("kernel", (shape[1], self.units), self.kernel_initializer, self.kernel_regularizer)
+        if self.use_bias:
+            self.bias = self.add_weight("bias", (self.units,), self.bias_initializer, self.bias_regularizer)
+
+    def call(self, x: Any, training: Training | None = None) -> Any:
+        y = matrix.matmul(x, self.read(self.kernel, x))
+        if self.use_bias:
+            y = matrix.add_bias(y, self.read(self.bias, x))
+        return activate(self.activation, y)
+
+
+class Activation(Layer):
+    """An activation by itself: ``Activation("relu")``."""
+
+    def __init__(
+        self, activation: str, input_shape: Sequence[int] | None = None, name: str | None = None
+    ) -> None:
+        self.activation = check_activation("Activation", activation)
+        super().__init__(input_shape=input_shape, name=name)
+
+    def call(self, x: Any, training: Training | None = None) -> Any:
+        return activate(self.activation, x)
+
+
+class Dropout(Layer):
+    """In training, sets each element to 0 with probability ``rate`` and scales the others by ``1 / (1 - rate)``.
+
+    Which elements depends on the model's seed, the training step, the layer and the element, nothing else: the same on
+    every backend and for any number of threads. Outside of training it does nothing.
+
+    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
+    """
+
+    def __init__(self, rate: float, input_shape: Sequence[int] | None = None, name: str | None = None) -> None:
+        self.rate = number("Dropout", "rate", rate, low=0, below=1)
+        super().__init__(input_shape=input_shape, name=name)
+
+    def call(self, x: Any, training: Training | None = None) -> Any:
+        if training is None or self.rate == 0.0:
+            return x
+        return random.dropout(x, training.step, rate=self.rate, seed=training.seed, stream=next(training.streams))
+
+
+class Flatten(Layer):
+    """Rows of any shape become rows of one axis: (N, A, B, ...) -> (N, A * B * ...). Costs nothing: it is a view."""
+
+    def __init__(self, input_shape: Sequence[int] | None = None, name: str | None = None) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+
+    def call(self, x: Any, training: Training | None = None) -> Any:
+        size = int(np.prod(x.shape[1:]))
+        return x if len(x.shape) == 2 else shape.reshape(x, shape=(size,))

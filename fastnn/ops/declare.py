@@ -1,0 +1,156 @@
+"""How an op is declared: once, by its NumPy body.
+
+The body's signature is the op's: positional parameters are arrays, keyword-only ones attributes. The decorator adds
+what cannot be read off the body: the shape rule, the gradient rule, the number of terms, the cases. Called on arrays
+an op computes at once; called on Tensors it records a Node. Nothing else in the library says what an op means.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fastnn.graph import Node, Shape, Tensor
+
+Case = tuple[tuple[Any, ...], dict[str, Any]]
+Cases = Callable[[np.random.Generator], Iterator[Case]]
+
+#: Every declared op by name.
+OPS: dict[str, Op] = {}
+
+#: Sizes that straddle the vector widths of 4, 8 and 16, for cases.
+SIZES = (1, 3, 7, 8, 9, 15, 16, 17, 31, 33)
+
+
+class Op:
+    """A declared operation.
+
+    Attributes
+    ----------
+    name : the body's name, the same in Python, Numba, Cython and C
+    reference : the body; arrays in, array out (a tuple of the new values for an op that updates in place)
+    shape : ``shape(*input_shapes, **attrs)`` -> output shape; raises the ValueError that the user sees
+    gradient : ``gradient(g, y, *inputs, **attrs)`` -> one Tensor or None for each input; None: not differentiable
+    terms : ``terms(*input_shapes, **attrs)``: rounded operations behind one output element, for tolerances
+    scale : ``scale(*inputs, **attrs)`` -> magnitude of the summed terms of each output element (float64 arrays in)
+    flops : ``flops(*input_shapes, **attrs)`` with the batch size filled in
+    cases : ``cases(rng)`` yields ``(inputs, attrs)`` for the generated tests
+    updates : indices of the inputs which the op overwrites; such an op has no output
+    view : the output is the input's memory under another shape; the Plan makes no step of it
+    elementwise : each output element depends on the same element of the inputs: the output may take the memory of an
+        input that is not needed any more
+    """
+
+    def __init__(
+        self,
+        reference: Callable[..., Any],
+        *,
+        shape: Callable[..., Shape] | None,
+        gradient: Callable[..., tuple[Tensor | None, ...]] | None,
+        terms: Callable[..., float],
+        scale: Callable[..., Any] | None,
+        flops: Callable[..., float] | None,
+        cases: Cases,
+        updates: tuple[int, ...],
+        elementwise: bool,
+        view: bool,
+    ) -> None:
+        parameters = inspect.signature(reference).parameters.values()
+        self.name = reference.__name__
+        self.reference = reference
+        self.inputs = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+        self.optional = sum(p.default is None for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+        self.attrs = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        self.shape = shape
+        self.gradient = gradient
+        self.terms = terms
+        self.scale = scale
+        self.flops = flops
+        self.cases = cases
+        self.updates = updates
+        self.elementwise = elementwise
+        self.view = view
+        self.__doc__ = reference.__doc__
+
+    def __call__(self, *inputs: Any, **attrs: Any) -> Any:
+        if any(isinstance(i, Tensor) for i in inputs):
+            return self.record(*inputs, **attrs)
+        return self.reference(*inputs, **attrs)
+
+    def record(self, *inputs: Tensor, **attrs: Any) -> Any:
+        """Apply to Tensors: returns the output Tensor, or the Node of an op that updates in place."""
+        attrs = self.complete(attrs)
+        if not len(self.inputs) - self.optional <= len(inputs) <= len(self.inputs):
+            raise TypeError(f"{self.name}: takes the arrays {', '.join(self.inputs)}. Received: {len(inputs)} arrays")
+        shape = self.infer(*(i.shape for i in inputs), **attrs)
+        node = Node(self, inputs, attrs, shape)
+        return node if node.output is None else node.output
+
+    def infer(self, *shapes: Shape, **attrs: Any) -> Shape | None:
+        """The output's shape (None for an op without output); checks the inputs' shapes."""
+        return None if self.shape is None else self.shape(*shapes, **attrs)
+
+    def complete(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """``attrs`` with the defaults filled in; refuses unknown and missing names."""
+        unknown = set(attrs) - set(self.attrs)
+        complete = {**self.attrs, **attrs}
+        missing = [name for name, value in complete.items() if value is inspect.Parameter.empty]
+        if unknown or missing:
+            raise TypeError(f"{self.name}: takes the attributes {', '.join(self.attrs)}. Received: {sorted(attrs)}")
+        return complete
+
+    def count_flops(self, *shapes: Shape, **attrs: Any) -> float:
+        """Floating-point operations for these (fully known) input shapes."""
+        if self.flops is not None:
+            return self.flops(*shapes, **attrs)
+        return float(max((np.prod(s, dtype=float) for s in shapes), default=0.0))
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+def op(
+    *,
+    cases: Cases,
+    shape: Callable[..., Shape] | None = None,
+    gradient: Callable[..., tuple[Any, ...]] | None = None,
+    terms: Callable[..., float] = lambda *shapes, **attrs: 1,
+    scale: Callable[..., Any] | None = None,
+    flops: Callable[..., float] | None = None,
+    updates: tuple[int, ...] = (),
+    elementwise: bool = False,
+    view: bool = False,
+) -> Callable[[Callable[..., Any]], Op]:
+    """Declare the decorated NumPy function as an op. See :class:`Op` for the arguments."""
+
+    def declare(reference: Callable[..., Any]) -> Op:
+        declared = Op(
+            reference,
+            shape=shape,
+            gradient=gradient,
+            terms=terms,
+            scale=scale,
+            flops=flops,
+            cases=cases,
+            updates=updates,
+            elementwise=elementwise,
+            view=view,
+        )
+        OPS[declared.name] = declared
+        return declared
+
+    return declare
+
+
+def same_shape(name: str) -> Callable[..., Shape]:
+    """Shape rule: all inputs have one shape, and it is the output's."""
+
+    def rule(first: Shape, *others: Shape, **attrs: Any) -> Shape:
+        if any(other != first for other in others):
+            raise ValueError(f"{name}: the inputs must have one shape. Received: {first} and {others}")
+        return first
+
+    return rule

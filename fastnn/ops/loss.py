@@ -1,0 +1,268 @@
+"""Losses: one value a row. N batch, C outputs or classes.
+
+Each takes the prediction ``p`` (or the logits ``z``) and the target ``y`` and returns (N,); the mean over the batch is
+taken by the gradient's seed, ``mean_seed``. The forms on logits are what the Plan puts in place of an activation
+followed by a loss: they neither overflow nor round a confident prediction to 0 or 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fastnn.graph import Shape
+from fastnn.ops.declare import SIZES, Case, op, same_shape
+
+#: Probabilities are kept this far from 0 and 1 before a logarithm, as in Keras.
+EPSILON = 1e-7
+
+
+def _shape_rows(name: str) -> Callable[..., Shape]:
+    def rule(p: Shape, y: Shape) -> Shape:
+        if len(p) != 2 or p != y:
+            raise ValueError(f"{name}: prediction and target must have one shape (N, C). Received: {p} and {y}")
+        return (p[0],)
+
+    return rule
+
+
+def _shape_labels(name: str) -> Callable[..., Shape]:
+    def rule(p: Shape, y: Shape) -> Shape:
+        if len(p) != 2 or y != (p[0], 1):
+            raise ValueError(f"{name}: needs predictions (N, C) and labels (N, 1). Received: {p} and {y}")
+        return (p[0],)
+
+    return rule
+
+
+def _shape_dx(g: Shape, p: Shape, y: Shape) -> Shape:
+    if g != (p[0],):
+        raise ValueError(f"loss gradient: needs one value a row. Received: {g} for predictions {p}")
+    return p
+
+
+def _probability(p: np.ndarray) -> np.ndarray:
+    return np.clip(p, EPSILON, 1.0 - EPSILON)
+
+
+def _inside(p: np.ndarray) -> np.ndarray:
+    return (p > EPSILON) & (p < 1.0 - EPSILON)
+
+
+def _softplus(z: np.ndarray) -> np.ndarray:
+    return np.maximum(z, 0.0) + np.log1p(np.exp(-abs(z)))
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    e = np.exp(-abs(z))
+    return np.where(z >= 0, 1.0, e) / (1.0 + e)
+
+
+def _log_softmax(z: np.ndarray) -> np.ndarray:
+    shifted = z - z.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _one_hot(labels: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return (labels == np.arange(like.shape[-1])).astype(like.dtype)
+
+
+def _round(a: np.ndarray) -> np.ndarray:
+    return a.astype(np.float32).astype(np.float64)
+
+
+def _cases(prediction: str, target: str, gradient: bool = False) -> Any:
+    def cases(rng: np.random.Generator) -> Iterator[Case]:
+        for n, c in zip((*SIZES, 2), (*SIZES[4:], *SIZES[:4], 10), strict=True):
+            z = 3.0 * rng.standard_normal((n, c))
+            soft = np.exp(_log_softmax(z))
+            p = {"value": z, "logits": z, "unit": 0.01 + 0.98 * rng.random((n, c)), "classes": 0.01 + 0.9 * soft}
+            y = {
+                "value": rng.standard_normal((n, c)),
+                "binary": rng.integers(0, 2, (n, c)).astype(float),
+                "classes": _one_hot(rng.integers(0, c, (n, 1)), z),
+                "label": rng.integers(0, c, (n, 1)).astype(float),
+            }
+            arrays = _round(p[prediction]), _round(y[target])
+            yield ((rng.standard_normal(n), *arrays) if gradient else arrays), {}
+
+    return cases
+
+
+def _loss(prediction: str, target: str, gradient: Any, scale: Any) -> Any:
+    name = f"loss on {prediction}"
+    return op(
+        shape=_shape_labels(name) if target == "label" else _shape_rows(name),
+        gradient=gradient,
+        terms=lambda p, y: p[1] + 16,
+        scale=scale,
+        cases=_cases(prediction, target),
+    )
+
+
+def _loss_gradient(prediction: str, target: str, scale: Any) -> Any:
+    return op(
+        shape=_shape_dx,
+        terms=lambda g, p, y: p[1] + 12,
+        scale=lambda g, p, y: abs(g)[:, None] * scale(p, y),
+        cases=_cases(prediction, target, gradient=True),
+    )
+
+
+def _row_scale(p: np.ndarray, y: np.ndarray) -> Any:
+    return 1.0 + abs(p).max(axis=-1) + abs(y).max(axis=-1)
+
+
+@_loss("value", "value", lambda g, l, p, y: (mean_squared_error_dx(g, p, y), None), lambda p, y: ((abs(p) + abs(y)) ** 2).mean(-1))
+def mean_squared_error(p, y):
+    """``mean((p - y)^2)`` over the last axis."""
+    return np.square(p - y).mean(axis=-1)
+
+
+@_loss_gradient("value", "value", lambda p, y: abs(p) + abs(y))
+def mean_squared_error_dx(g, p, y):
+    return g[:, None] * 2.0 * (p - y) / p.shape[-1]
+
+
+@_loss("value", "value", lambda g, l, p, y: (mean_absolute_error_dx(g, p, y), None), lambda p, y: (abs(p) + abs(y)).mean(-1))
+def mean_absolute_error(p, y):
+    """``mean(|p - y|)`` over the last axis."""
+    return abs(p - y).mean(axis=-1)
+
+
+@_loss_gradient("value", "value", lambda p, y: 1.0)
+def mean_absolute_error_dx(g, p, y):
+    return g[:, None] * np.sign(p - y) / p.shape[-1]
+
+
+@_loss("unit", "binary", lambda g, l, p, y: (binary_crossentropy_dx(g, p, y), None), lambda p, y: abs(np.log(p * (1 - p))).mean(-1) + 1)
+def binary_crossentropy(p, y):
+    """``-mean(y log p + (1 - y) log(1 - p))`` over the last axis."""
+    q = _probability(p)
+    return -(y * np.log(q) + (1.0 - y) * np.log1p(-q)).mean(axis=-1)
+
+
+@_loss_gradient("unit", "binary", lambda p, y: 1 / (p * (1 - p)))
+def binary_crossentropy_dx(g, p, y):
+    q = _probability(p)
+    return np.where(_inside(p), g[:, None] * (q - y) / (q * (1.0 - q)) / p.shape[-1], 0.0)
+
+
+@_loss("logits", "binary", lambda g, l, z, y: (sigmoid_crossentropy_dx(g, z, y), None), _row_scale)
+def sigmoid_crossentropy(z, y):
+    """binary_crossentropy of ``sigmoid(z)``, from the logits: ``mean(softplus(z) - y z)``."""
+    return (_softplus(z) - y * z).mean(axis=-1)
+
+
+@_loss_gradient("logits", "binary", lambda z, y: 2.0)
+def sigmoid_crossentropy_dx(g, z, y):
+    return g[:, None] * (_sigmoid(z) - y) / z.shape[-1]
+
+
+@_loss(
+    "classes",
+    "classes",
+    lambda g, l, p, y: (categorical_crossentropy_dx(g, p, y), None),
+    lambda p, y: abs(np.log(p)).max(-1) + 2,
+)
+def categorical_crossentropy(p, y):
+    """``-sum(y log p)`` over the classes, ``p`` scaled to sum 1 as Keras does."""
+    return -(y * np.log(_probability(p / p.sum(axis=-1, keepdims=True)))).sum(axis=-1)
+
+
+@_loss_gradient("classes", "classes", lambda p, y: (1 / p + 1 / p.sum(-1, keepdims=True) + 1) / p.sum(-1, keepdims=True))
+def categorical_crossentropy_dx(g, p, y):
+    total = p.sum(axis=-1, keepdims=True)
+    q = p / total
+    slope = np.where(_inside(q), -y / _probability(q), 0.0)
+    return g[:, None] * (slope - (slope * q).sum(axis=-1, keepdims=True)) / total
+
+
+@_loss("logits", "classes", lambda g, l, z, y: (softmax_crossentropy_dx(g, z, y), None), lambda z, y: 4 * _row_scale(z, y))
+def softmax_crossentropy(z, y):
+    """categorical_crossentropy of ``softmax(z)``, from the logits."""
+    return -(y * _log_softmax(z)).sum(axis=-1)
+
+
+@_loss_gradient("logits", "classes", lambda z, y: 2.0 + abs(z).max(-1, keepdims=True))
+def softmax_crossentropy_dx(g, z, y):
+    return g[:, None] * (np.exp(_log_softmax(z)) * y.sum(axis=-1, keepdims=True) - y)
+
+
+@_loss("classes", "label", lambda g, l, p, y: (sparse_categorical_crossentropy_dx(g, p, y), None), lambda p, y: abs(np.log(p)).max(-1) + 2)
+def sparse_categorical_crossentropy(p, y):
+    """categorical_crossentropy for integer labels (N, 1)."""
+    return categorical_crossentropy(p, _one_hot(y, p))
+
+
+@_loss_gradient("classes", "label", lambda p, y: (1 / p + 1 / p.sum(-1, keepdims=True) + 1) / p.sum(-1, keepdims=True))
+def sparse_categorical_crossentropy_dx(g, p, y):
+    return categorical_crossentropy_dx(g, p, _one_hot(y, p))
+
+
+@_loss("logits", "label", lambda g, l, z, y: (sparse_softmax_crossentropy_dx(g, z, y), None), lambda z, y: 4 * (1 + abs(z).max(-1)))
+def sparse_softmax_crossentropy(z, y):
+    """softmax_crossentropy for integer labels (N, 1)."""
+    return softmax_crossentropy(z, _one_hot(y, z))
+
+
+@_loss_gradient("logits", "label", lambda z, y: 2.0 + abs(z).max(-1, keepdims=True))
+def sparse_softmax_crossentropy_dx(g, z, y):
+    return softmax_crossentropy_dx(g, z, _one_hot(y, z))
+
+
+# From rows to the batch
+
+
+def _one_row(rng: np.random.Generator) -> Iterator[Case]:
+    for n in SIZES:
+        yield (rng.standard_normal(n),), {}
+
+
+@op(shape=same_shape("mean_seed"), scale=lambda rows: 1.0, cases=_one_row)
+def mean_seed(rows):
+    """The gradient of ``mean(rows)``: every entry ``1 / N``, N the rows of this batch."""
+    return np.full_like(rows, 1.0 / len(rows))
+
+
+def _shape_add_rows(rows: Shape, s: Shape) -> Shape:
+    if len(rows) != 1 or s != (1,):
+        raise ValueError(f"add_rows: needs (N,) and (1,). Received: {rows} and {s}")
+    return rows
+
+
+@op(
+    shape=_shape_add_rows,
+    gradient=lambda g, y, rows, s: (g, sum_all(g)),
+    scale=lambda rows, s: abs(rows) + abs(s),
+    cases=lambda rng: (((rows, rng.standard_normal(1)), {}) for (rows,), _ in _one_row(rng)),
+)
+def add_rows(rows, s):
+    """Add one number ``s`` (1,), a penalty, to each row's loss: their mean grows by just ``s``."""
+    return rows + s
+
+
+@op(
+    shape=lambda rows: (1,),
+    terms=lambda rows: rows[0],
+    scale=lambda rows: abs(rows).sum(keepdims=True),
+    cases=_one_row,
+)
+def sum_all(rows):
+    """``rows (N,) -> (1,)``: their sum."""
+    return rows.sum(keepdims=True)
+
+
+@op(
+    updates=(0,),
+    terms=lambda total, rows: rows[0],
+    scale=lambda total, rows: abs(total) + abs(rows).sum(),
+    cases=lambda rng: (((rng.standard_normal(1), rows), {}) for (rows,), _ in _one_row(rng)),
+)
+def accumulate(total, rows):
+    """``total (1,) += sum(rows)`` in double precision, row after row: a running loss or metric."""
+    for row in rows.astype(np.float64):
+        total = total + row
+    return (total,)

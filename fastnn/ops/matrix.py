@@ -1,0 +1,193 @@
+"""Matrix products, biases and the fused dense layer. N batch, K summed, F outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastnn.graph import Shape
+from fastnn.ops.declare import OPS, SIZES, Case, op
+from fastnn.ops.pointwise import DENSE_ACTIVATIONS
+
+#: (N, K, F): pairwise distinct, around vector widths and register tiles, and across the cache blocks.
+PRODUCTS = (
+    *((n, k, f) for n, k, f in zip(SIZES, SIZES[3:] + SIZES[:3], SIZES[6:] + SIZES[:6], strict=True)),
+    (32, 30, 64),
+    (32, 64, 1),
+    (5, 33, 2),
+    (6, 10, 3),
+    (7, 129, 5),
+    (2, 1, 130),
+    (29, 500, 66),
+    (130, 513, 70),
+    (1, 784, 10),
+    (65, 7, 200),
+)
+
+
+def _products(layout: str) -> Any:
+    def cases(rng: np.random.Generator) -> Iterator[Case]:
+        for n, k, f in PRODUCTS:
+            size = {"n": n, "k": k, "f": f}
+            yield tuple(rng.standard_normal([size[axis] for axis in axes]) for axes in layout.split()), {}
+
+    return cases
+
+
+def _check(name: str, ok: bool, first: Shape, second: Shape) -> None:
+    if not ok:
+        raise ValueError(f"{name}: the sizes of the arrays do not fit together. Received: shapes {first} and {second}")
+
+
+def _shape_matmul(x: Shape, w: Shape) -> Shape:
+    _check("matmul", len(x) == len(w) == 2 and x[1] == w[0], x, w)
+    return x[0], w[1]
+
+
+def _shape_matmul_nt(g: Shape, w: Shape) -> Shape:
+    _check("matmul_nt", len(g) == len(w) == 2 and g[1] == w[1], g, w)
+    return g[0], w[0]
+
+
+def _shape_matmul_tn(x: Shape, g: Shape) -> Shape:
+    _check("matmul_tn", len(x) == len(g) == 2 and x[0] == g[0], x, g)
+    return x[1], g[1]
+
+
+
+@op(
+    shape=_shape_matmul,
+    gradient=lambda g, y, x, w: (matmul_nt(g, w), matmul_tn(x, g)),
+    terms=lambda x, w: x[1],
+    scale=lambda x, w: abs(x) @ abs(w),
+    flops=lambda x, w: 2.0 * x[0] * x[1] * w[1],
+    cases=_products("nk kf"),
+)
+def matmul(x, w):
+    """``x (N, K) @ w (K, F) -> (N, F)``."""
+    return x @ w
+
+
+@op(
+    shape=_shape_matmul_nt,
+    terms=lambda g, w: g[1],
+    scale=lambda g, w: abs(g) @ abs(w).T,
+    flops=lambda g, w: 2.0 * g[0] * g[1] * w[0],
+    cases=_products("nf kf"),
+)
+def matmul_nt(g, w):
+    """``g (N, F) @ w (K, F).T -> (N, K)``: the gradient of matmul with respect to its input."""
+    return g @ w.T
+
+
+@op(
+    shape=_shape_matmul_tn,
+    terms=lambda x, g: x[0],
+    scale=lambda x, g: abs(x).T @ abs(g),
+    flops=lambda x, g: 2.0 * x[0] * x[1] * g[1],
+    cases=_products("nk nf"),
+)
+def matmul_tn(x, g):
+    """``x (N, K).T @ g (N, F) -> (K, F)``: the gradient of matmul with respect to its weights."""
+    return x.T @ g
+
+
+def _shape_add_bias(y: Shape, b: Shape) -> Shape:
+    _check("add_bias", len(y) == 2 and len(b) == 1 and y[1] == b[0], y, b)
+    return y
+
+
+def _rows(rng: np.random.Generator) -> Iterator[Case]:
+    for n, f in zip(SIZES, SIZES[4:] + SIZES[:4], strict=True):
+        yield (rng.standard_normal((n, f)),), {}
+
+
+@op(
+    shape=_shape_add_bias,
+    gradient=lambda g, y, x, b: (g, sum_rows(g)),
+    scale=lambda x, b: abs(x) + abs(b),
+    cases=lambda rng: (((y, rng.standard_normal(y.shape[1])), {}) for (y,), _ in _rows(rng)),
+    elementwise=True,
+)
+def add_bias(x, b):
+    """``x (N, F) + b (F,)``."""
+    return x + b
+
+
+def _shape_sum_rows(g: Shape) -> Shape:
+    _check("sum_rows", len(g) == 2, g, ())
+    return (g[1],)
+
+
+@op(
+    shape=_shape_sum_rows,
+    terms=lambda g: g[0],
+    scale=lambda g: abs(g).sum(axis=0),
+    cases=_rows,
+)
+def sum_rows(g):
+    """``g (N, F) -> (F,)``, the sum over the batch: the gradient of a bias."""
+    return g.sum(axis=0)
+
+
+def _shape_dense(x: Shape, w: Shape, b: Shape | None = None, *, activation: str) -> Shape:
+    if activation not in DENSE_ACTIVATIONS:
+        raise ValueError(f"dense: activation must be one of {', '.join(DENSE_ACTIVATIONS)}. Received: {activation!r}")
+    y = _shape_matmul(x, w)
+    return y if b is None else _shape_add_bias(y, b)
+
+
+def _dense_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for number, ((x, w), _) in enumerate(_products("nk kf")(rng)):
+        activation = DENSE_ACTIVATIONS[number % len(DENSE_ACTIVATIONS)]
+        yield (x, w, rng.standard_normal(w.shape[1])), {"activation": activation}
+    for activation in DENSE_ACTIVATIONS:
+        x, w = rng.standard_normal((9, 12)), rng.standard_normal((12, 35))
+        yield (x, w, rng.standard_normal(35)), {"activation": activation}
+        yield (x, w), {"activation": activation}
+
+
+def _dense_scale(x: np.ndarray, w: np.ndarray, *b: np.ndarray, activation: str) -> Any:
+    """The error before the activation, times the activation's slope: at most 1.1 but for exp, its own slope."""
+    before = abs(x) @ abs(w) + (abs(b[0]) if b else 0.0) + 1.0
+    return before * (1.1 + dense.reference(x, w, *b, activation=activation) * (activation == "exponential"))
+
+
+@op(
+    shape=_shape_dense,
+    terms=lambda x, w, *b, activation: x[1] + 8,
+    scale=_dense_scale,
+    flops=lambda x, w, *b, activation: 2.0 * x[0] * x[1] * w[1],
+    cases=_dense_cases,
+)
+def dense(x, w, b=None, *, activation="linear"):
+    """matmul, add_bias and an activation in one: what the Plan makes of a Dense layer."""
+    y = matmul(x, w) if b is None else add_bias(matmul(x, w), b)
+    return y if activation == "linear" else OPS[activation](y)
+
+
+def _shape_dense_dx(g: Shape, w: Shape, y: Shape, *, activation: str) -> Shape:
+    shape = _shape_matmul_nt(g, w)
+    _check("dense_dx", shape == y, shape, y)
+    return shape
+
+
+def _dense_dx_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for number, ((g, w), _) in enumerate(_products("nf kf")(rng)):
+        activation = DENSE_ACTIVATIONS[1:][number % (len(DENSE_ACTIVATIONS) - 1)]
+        y = OPS[activation](rng.standard_normal((len(g), len(w))))
+        yield (g, w, y.astype(np.float32).astype(float)), {"activation": activation}
+
+
+@op(
+    shape=_shape_dense_dx,
+    terms=lambda g, w, y, *, activation: g[1] + 8,
+    scale=lambda g, w, y, *, activation: abs(g) @ abs(w).T * (1.0 + abs(y)),
+    flops=lambda g, w, y, *, activation: 2.0 * g[0] * g[1] * w[0],
+    cases=_dense_dx_cases,
+)
+def dense_dx(g, w, y, *, activation):
+    """matmul_nt, then the gradient of the activation that made ``y``, the input of the dense layer."""
+    return OPS[f"{activation}_dx"](matmul_nt(g, w), y)

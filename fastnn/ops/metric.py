@@ -1,0 +1,56 @@
+"""Metrics that are one value a row: whether the prediction is right. N batch, C outputs or classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastnn.graph import Shape
+from fastnn.ops.declare import SIZES, Case, op
+
+
+def _shape(p: Shape, y: Shape, **attrs: Any) -> Shape:
+    if len(p) != 2 or p != y:
+        raise ValueError(f"accuracy: prediction and target must have one shape (N, C). Received: {p} and {y}")
+    return (p[0],)
+
+
+def _shape_labels(p: Shape, y: Shape) -> Shape:
+    if len(p) != 2 or y != (p[0], 1):
+        raise ValueError(f"sparse accuracy: needs predictions (N, C) and labels (N, 1). Received: {p} and {y}")
+    return (p[0],)
+
+
+def _cases(kind: str) -> Any:
+    def cases(rng: np.random.Generator) -> Iterator[Case]:
+        for n, c in zip((*SIZES, 64), (*SIZES[4:], *SIZES[:4], 1), strict=True):
+            p = rng.random((n, c)).astype(np.float32).astype(float)
+            labels = rng.integers(0, c, (n, 1))
+            if kind == "binary":
+                yield (p, rng.integers(0, 2, (n, c)).astype(float)), {"threshold": 0.5}
+            elif kind == "label":
+                yield (p, labels.astype(float)), {}
+            else:
+                yield (p, (labels == np.arange(c)).astype(float)), {}
+
+    return cases
+
+
+@op(shape=_shape, terms=lambda p, y, **attrs: p[1], cases=_cases("binary"))
+def binary_accuracy(p, y, *, threshold):
+    """The share of outputs in a row with ``(p > threshold) == y``."""
+    return ((p > threshold) == y).mean(axis=-1).astype(p.dtype)
+
+
+@op(shape=_shape, terms=lambda p, y: 0, cases=_cases("classes"))
+def categorical_accuracy(p, y):
+    """1 where the largest prediction is at the largest target (the first of equals), else 0."""
+    return (p.argmax(axis=-1) == y.argmax(axis=-1)).astype(p.dtype)
+
+
+@op(shape=_shape_labels, terms=lambda p, y: 0, cases=_cases("label"))
+def sparse_categorical_accuracy(p, y):
+    """1 where the largest prediction is at the label (the first of equals), else 0."""
+    return (p.argmax(axis=-1) == y[:, 0]).astype(p.dtype)

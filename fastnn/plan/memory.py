@@ -1,0 +1,51 @@
+"""Memory: when each tensor is alive, and where in the arena it lives then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Tensors start at multiples of so many elements: 64 bytes of float32, a cache line.
+ALIGNMENT = 16
+
+
+@dataclass
+class Lifetime:
+    """A tensor's ``size`` in elements, and the numbers of the first and the last step that touch it."""
+
+    size: int
+    first: int
+    last: int
+
+
+def assign(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
+    """An offset for each lifetime, such that no two that overlap in time overlap in memory; and the arena's size.
+
+    Greedy by size: the largest first, each at the lowest gap that holds it (Pisarchyk & Lee 2020, "Efficient memory
+    management for deep neural net inference").
+
+    >>> assign([Lifetime(16, 0, 1), Lifetime(16, 1, 2), Lifetime(16, 2, 3)])
+    ([0, 16, 0], 32)
+    """
+    offsets = [0] * len(lifetimes)
+    placed: list[int] = []
+    for index in sorted(range(len(lifetimes)), key=lambda i: (-lifetimes[i].size, lifetimes[i].first, i)):
+        new = lifetimes[index]
+        neighbours = sorted(
+            (offsets[i], offsets[i] + aligned(lifetimes[i].size))
+            for i in placed
+            if lifetimes[i].first <= new.last and new.first <= lifetimes[i].last
+        )
+        offset = 0
+        for start, end in neighbours:
+            if offset + new.size <= start:
+                break
+            offset = max(offset, end)
+        offsets[index] = offset
+        placed.append(index)
+    return offsets, max((offsets[i] + aligned(lifetimes[i].size) for i in range(len(lifetimes))), default=0)
+
+
+def aligned(size: int) -> int:
+    """``size`` rounded up to whole cache lines."""
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,251 @@
+"""Tables from files, and their split into training, validation and test rows, with pandas and scikit-learn.
+
+A table that is read here has the row labels 1, 2, 3, ...: row 1 is the first one under the header.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .table_columns import listed, near_misses, rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Split", "breast_cancer_table", "read_table", "split_rows"]
+
+logger = logging.getLogger(__name__)
+
+SEPARATORS = ",;\t|"
+NAMES_OF_SEPARATORS = {";": "semicolon", "\t": "tab", "|": "bar"}
+HEAD = 65536  # bytes or characters looked at to find out what a file is
+
+
+class Split(NamedTuple):
+    """Row positions (not labels) of each part, int64, sorted; ``validation`` is empty if none was asked for."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def read_table(path: str | Path, text_columns: Iterable[str] = ()) -> pd.DataFrame:
+    """Read a CSV file with a header line.
+
+    The separator (comma, semicolon, tab or bar), a decimal comma, a byte order mark and the encoding are found out.
+
+    Args:
+        path: the file.
+        text_columns: columns to be read as they are written, though they may look like numbers.
+
+    Returns:
+        A DataFrame of N >= 1 rows with the labels 1..N.
+
+    Raises:
+        ValueError: the file is missing, a directory, empty, not text, without rows, or its header and rows do not fit.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    text = _decode(path, _read_bytes(path))
+    separator = _separator(text)
+    names = _header(path, text, separator)
+    wanted = set(text_columns)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                io.StringIO(text),
+                sep=separator,
+                header=0,
+                names=[name or f"unnamed {i}" for i, name in enumerate(names)],
+                index_col=False,
+                skipinitialspace=True,
+                low_memory=False,
+                decimal="," if separator == ";" and _has_decimal_comma(text) else ".",
+                dtype={name: str for name in names if name in wanted},
+            )
+    except pd.errors.ParserWarning:
+        raise ValueError(f"{path}: rows have more values than the {len(names)} names of the header") from None
+    except pd.errors.ParserError as error:
+        reason = str(error).rstrip().removeprefix("Error tokenizing data. C error: ")
+        raise ValueError(f"{path} is not a well-formed CSV file: {reason}") from None
+    if not len(frame):
+        raise ValueError(f"{path} has a header but no rows")
+    unnamed = [i for i, name in enumerate(names) if not name]
+    if unnamed:
+        logger.warning("%s: column %s has no name: left out", path, ", ".join(str(i + 1) for i in unnamed))
+        frame = frame.drop(columns=frame.columns[unnamed])
+    frame.index = pd.RangeIndex(1, len(frame) + 1)
+    return frame
+
+
+def breast_cancer_table() -> pd.DataFrame:
+    """The Wisconsin diagnostic data that scikit-learn carries: 569 rows, 30 numbers and the text column "diagnosis"."""
+    from sklearn.datasets import load_breast_cancer
+
+    data: Any = load_breast_cancer(as_frame=True)
+    frame: pd.DataFrame = data.data.copy()
+    frame["diagnosis"] = [str(data.target_names[code]) for code in data.target]
+    frame.index = frame.index + 1
+    return frame
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        near = ""
+        if path.parent.is_dir():
+            near = near_misses(path.name, [other.name for other in path.parent.iterdir()])
+        raise ValueError(f"there is no file {path}{near if 'did you mean' in near else ''}") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a directory, not a CSV file") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _decode(path: Path, data: bytes) -> str:
+    if data[:4] == b"PK\x03\x04":
+        raise ValueError(f"{path} is not a text file but a zip archive or an Excel workbook: save it as CSV")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    else:
+        encoding = "utf-8-sig"
+        if re.search(rb"[\x00-\x08\x0e-\x1f\x7f]", data[:HEAD]):
+            raise ValueError(f"{path} is not a text file")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        try:
+            text = data.decode("cp1252")
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not a text file") from None
+        logger.warning("%s is not UTF-8: read as Windows-1252", path)
+    if not text.strip():
+        raise ValueError(f"{path} is empty")
+    return text.lstrip("\r\n")
+
+
+def _separator(text: str) -> str:
+    line = re.sub(r'"[^"]*"', "", text[:HEAD].splitlines()[0])
+    best = max(SEPARATORS, key=line.count)
+    if line.count(best) and best != ",":
+        logger.info("values are separated by a %s", NAMES_OF_SEPARATORS[best])
+    return best
+
+
+def _header(path: Path, text: str, separator: str) -> list[str]:
+    try:
+        names = next(csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True))
+    except csv.Error as error:
+        raise ValueError(f"{path} is not a well-formed CSV file: {error}") from None
+    names = [name.strip() for name in names]
+    twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path}: column name {twice[0]!r} is used {names.count(twice[0])} times")
+    if not any(names):
+        raise ValueError(f"{path}: the header has no names")
+    return names
+
+
+def _has_decimal_comma(text: str) -> bool:
+    head = text[:HEAD]
+    return bool(re.search(r"[;\n]-?\d+,\d+\s*[;\n]", head)) and not re.search(r"[;\n]-?\d+\.\d+\s*[;\n]", head)
+
+
+def split_rows(
+    labels: np.ndarray | None,
+    count: int,
+    *,
+    test_size: float = 0.2,
+    validation_size: float = 0.2,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+) -> Split:
+    """Split N rows at random, with a seed.
+
+    Args:
+        labels: (N,) class names: each part gets its share of each class. None for a number as target.
+        count: N.
+        test_size: share of the rows that is held out, above 0 and below 1.
+        validation_size: share of the other rows that is used to watch the training, 0 for none.
+        groups: (N,) group of each row: the rows of a group stay together.
+        seed: 0 to 2**32 - 1; the same seed gives the same split.
+
+    Raises:
+        ValueError: too few rows or groups for the split.
+
+    Example:
+        >>> split = split_rows(np.array(["no", "yes"] * 10), 20)
+        >>> len(split.train), len(split.validation), len(split.test)
+        (12, 4, 4)
+    """
+    for name, size, least in (("test", test_size, 1e-9), ("validation", validation_size, 0.0)):
+        if not least <= size < 1:
+            raise ValueError(f"the {name} size must be a share below 1{' and above 0' * (least > 0)}. Received: {size}")
+    everything = np.arange(count)
+    rest, test = _split_once(everything, labels, groups, test_size, seed, "test")
+    if not validation_size:
+        return Split(rest, everything[:0], test)
+    train, validation = _split_once(rest, labels, groups, validation_size, seed, "validation")
+    return Split(train, validation, test)
+
+
+def _split_once(
+    places: np.ndarray, labels: np.ndarray | None, groups: np.ndarray | None, size: float, seed: int, part: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split row positions into those that stay and the ``part`` that leaves."""
+    from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
+
+    here = None if labels is None else labels[places]
+    try:
+        if groups is None:
+            _require_members(here, part)
+            stay, leave = train_test_split(places, test_size=size, stratify=here, random_state=seed)
+        else:
+            ours = groups[places]
+            units = len(set(ours))
+            if units < 2:
+                raise ValueError("there is only one group")
+            if here is None:
+                splitter = GroupShuffleSplit(n_splits=1, test_size=size, random_state=seed)
+                kept, left = next(splitter.split(places, groups=ours))
+            else:
+                folds, taken = _folds(size, units)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
+                    parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(places, here, ours)
+                    left = np.concatenate([fold for _, fold in parts][:taken])
+                kept = np.setdiff1d(np.arange(len(places)), left)
+            stay, leave = places[kept], places[left]
+    except ValueError as error:
+        raise ValueError(f"cannot split a {part} part off {rows(len(places))}: {error}") from None
+    if not len(stay) or not len(leave):
+        raise ValueError(f"cannot split a {part} part off {rows(len(places))}: one of the parts would be empty")
+    return np.sort(stay), np.sort(leave)
+
+
+def _folds(size: float, units: int) -> tuple[int, int]:
+    """The number of folds (20 or fewer, at most one for each group) and how many of them come closest to ``size``."""
+    choices = [(folds, max(1, round(size * folds))) for folds in range(2, min(20, units) + 1)]
+    fitting = [(folds, taken) for folds, taken in choices if taken < folds]
+    return min(fitting, key=lambda choice: abs(choice[1] / choice[0] - size))
+
+
+def _require_members(labels: np.ndarray | None, part: str) -> None:
+    if labels is None:
+        return
+    names, counts = np.unique(labels, return_counts=True)
+    few = [str(name) for name in names[counts < 2]]
+    if few:
+        raise ValueError(f"a class has 1 row only, too few to be in both parts: {listed(few)}")
