@@ -1,6 +1,6 @@
 """Count the instructions of one training step of the small tabular network (30-64-32-1, Adam, batch 32).
 
-    python benchmarks/callgrind.py [--isa avx2] [--epochs 20] [--limit INSTRUCTIONS]
+    python benchmarks/callgrind.py [--isa avx2] [--epochs 50] [--limit INSTRUCTIONS]
 
 Two fits of different length run under valgrind; the difference of their instruction counts, divided by the difference
 of their steps, is free of start-up, imports and the first epoch. Unlike times, counts do not drift with the load.
@@ -57,7 +57,7 @@ def main() -> int:
         "--isa", default=None, help="instruction set to force (default: the widest that valgrind knows)"
     )
     parser.add_argument(
-        "--epochs", type=int, default=20, help=f"difference of the two fits; {WORKLOAD.steps} steps each"
+        "--epochs", type=int, default=50, help=f"difference of the two fits; {WORKLOAD.steps} steps each"
     )
     parser.add_argument("--limit", type=int, default=None, help="exit with 1 if a step takes more instructions")
     options = parser.parse_args()
@@ -65,7 +65,10 @@ def main() -> int:
         parser.error("valgrind is not installed")
     if options.epochs < 1:
         parser.error(f"--epochs must be a positive integer. Received: {options.epochs}")
-    short, long = (instructions(epochs, options.isa) for epochs in (1, 1 + options.epochs))
+    try:
+        short, long = (instructions(epochs, options.isa) for epochs in (1, 1 + options.epochs))
+    except RuntimeError as error:
+        parser.error(str(error))
     step = (long - short) / (options.epochs * WORKLOAD.steps)
     report = {"isa": options.isa, "steps": options.epochs * WORKLOAD.steps, "instructions_per_step": round(step)}
     sys.stdout.write(json.dumps(report) + "\n")

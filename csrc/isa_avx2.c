@@ -7,7 +7,7 @@
 #endif
 #define ISA_AVX2
 #include "families.inc"
-const struct kernel_table table_avx2 = {"avx2", kernels};
+const struct kernel_table table_avx2 = {"avx2", kernels, peak};
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

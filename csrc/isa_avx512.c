@@ -7,7 +7,7 @@
 #endif
 #define ISA_AVX512
 #include "families.inc"
-const struct kernel_table table_avx512 = {"avx512", kernels};
+const struct kernel_table table_avx512 = {"avx512", kernels, peak};
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -1,3 +1,3 @@
 #define ISA_BASE
 #include "families.inc"
-const struct kernel_table table_base = {"base", kernels};
+const struct kernel_table table_base = {"base", kernels, peak};

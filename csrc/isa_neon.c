@@ -2,5 +2,5 @@
 #include <arm_neon.h>
 #define ISA_NEON
 #include "families.inc"
-const struct kernel_table table_neon = {"neon", kernels};
+const struct kernel_table table_neon = {"neon", kernels, peak};
 #endif

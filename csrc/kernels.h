@@ -64,6 +64,7 @@ static inline int64_t elements(const struct tensor *t)
 struct kernel_table {
     const char *isa;
     kernel *const *kernels;
+    double (*peak)(void); /* works at full speed for a while; returns the floating-point operations done */
 };
 
 extern const struct kernel_table table_base, table_avx2, table_avx512, table_neon;

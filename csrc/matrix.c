@@ -4,8 +4,9 @@
  * One microkernel does all of it: a tile of C, MR rows by NV vectors, stays in registers while k runs. A is read one
  * number at a time through a row stride and a k stride (so A or its transpose), B a vector at a time, from the matrix
  * itself or from a panel packed for the purpose (which also turns a transposed B round and fills up ragged columns).
- * Each element of C is one chain of multiply-adds, k = 0 .. K-1, then bias, then activation: its bits depend on nothing
- * but its row of A and its column of B, not on the tile it falls in, the size of the batch or the number of threads.
+ * Each element of C is the sum of chains of multiply-adds, KC of them long, in the order of k; then comes the bias, then
+ * the activation. Its bits depend on nothing but its row of A and its column of B: not on the tile or block it falls in,
+ * on the size of the batch or the number of threads.
  */
 
 #if defined(ISA_AVX512)
@@ -20,9 +21,9 @@ enum { MR = 4, NV = 2 }; /* 8 + 2 + 1 and a product in 16 */
 
 enum {
     NR = NV * VL,   /* columns of a panel */
-    KC = 256,       /* k's of a panel: a tile's rows of A stay in the first-level cache */
-    NC = 16 * NR,   /* columns of a block: its packed panels stay in the second-level cache */
-    MC = 256,       /* rows of a block */
+    KC = 384,       /* k's of a panel: a tile's rows of A stay in the first-level cache */
+    NC = 16 * NR,   /* most columns of a block: its packed panels stay in the second-level cache */
+    BLOCK_ROWS = 256, BLOCK_COLUMNS = 4 * NR, /* a product is not cut smaller than this for the threads */
     PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
 };
 _Static_assert((MR * KC + VL + (NC + NR) * KC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
@@ -52,7 +53,8 @@ INLINE void tile(const int rows, const int nv, const int a_one, int64_t k, const
     vf sum[MR][NV];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < nv; j++)
-            sum[i][j] = first ? v_zero() : v_load_n(c + i * ldc + j * VL, j + 1 < nv ? VL : last);
+            sum[i][j] = v_zero();
+    UNROLL for (int i = 0; i < rows; i++) prefetch(c + i * ldc), prefetch(c + i * ldc + nv * VL - 1);
 
     const float *row[(MR + 2) / 3];
     UNROLL for (int i = 0; i < rows; i += 3) row[i / 3] = a + i * stride;
@@ -68,6 +70,11 @@ INLINE void tile(const int rows, const int nv, const int a_one, int64_t k, const
         else UNROLL for (int i = 0; i < rows; i += 3) row[i / 3]++;
     }
 
+    if (!first) {
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < nv; j++)
+                sum[i][j] = v_load_n(c + i * ldc + j * VL, j + 1 < nv ? VL : last) + sum[i][j];
+    }
     if (bias) {
         UNROLL for (int j = 0; j < nv; j++) {
             const vf shift = v_load_n(bias + j * VL, j + 1 < nv ? VL : last);
@@ -234,19 +241,23 @@ static void multiply_column(const struct product *p, int64_t m0, int64_t m1)
     else if (p->activation) activate_rows(p->activation, p->c + m0, m1 - m0);
 }
 
-/* Shared out in blocks of rows and columns. How large they are is of no consequence for the result. */
+/* Shared out in blocks of rows and columns, one a lane if the product is large enough. How they are cut is of no
+ * consequence for the result. */
 static void multiply(const struct product *p, const struct lane *lane)
 {
     const int column = p->n == 1 && p->a_k == 1;
-    const int64_t blocks = (p->m + MC - 1) / MC;
-    int64_t width = NC;
-    while (width > 2 * NR && blocks * ((p->n + width - 1) / width) < 2 * (lane->count - 1)) width /= 2;
-    const int64_t groups = column ? 1 : (p->n + width - 1) / width;
+    int64_t blocks = 1, groups = column ? 1 : (p->n + NC - 1) / NC;
+    while (blocks * groups < lane->count) {
+        if (p->m >= blocks * 2 * BLOCK_ROWS) blocks *= 2;
+        else if (!column && p->n >= groups * 2 * BLOCK_COLUMNS) groups *= 2;
+        else break;
+    }
+    const int64_t width = column ? 1 : ((p->n + groups - 1) / groups + NR - 1) / NR * NR;
     for (int64_t task = lane->id; task < blocks * groups; task += lane->count) {
         const int64_t m0 = task % blocks * p->m / blocks, m1 = (task % blocks + 1) * p->m / blocks;
         const int64_t n0 = task / blocks * width, n1 = n0 + width < p->n ? n0 + width : p->n;
         if (column) multiply_column(p, m0, m1);
-        else multiply_block(p, m0, m1, n0, n1, lane->scratch);
+        else if (n0 < n1) multiply_block(p, m0, m1, n0, n1, lane->scratch);
     }
 }
 
@@ -344,4 +355,21 @@ static void kernel_sum_rows(const struct step *s, const struct lane *lane)
             }
         }
     }
+}
+
+/* As many multiply-adds as the registers take, nothing else: the peak to measure against. Returns the operations. */
+static double peak(void)
+{
+    enum { ROUNDS = 1 << 14 };
+    vf sum[MR][NV];
+    UNROLL for (int i = 0; i < MR; i++)
+        UNROLL for (int j = 0; j < NV; j++) sum[i][j] = v_set((float)(i * NV + j));
+    const vf factor = v_set(0.5f);
+    for (int round = 0; round < ROUNDS; round++)
+        UNROLL for (int i = 0; i < MR; i++)
+            UNROLL for (int j = 0; j < NV; j++) sum[i][j] = v_fma(sum[i][j], factor, factor);
+    vf total = v_zero();
+    UNROLL for (int i = 0; i < MR; i++)
+        UNROLL for (int j = 0; j < NV; j++) total = total + sum[i][j];
+    return 2.0 * ROUNDS * MR * NV * VL + (lanes_sum(total) > 0 ? 0.0 : 1.0);
 }

@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #endif
 #include "program.h"
+#include "dispatch.h"
 
 #include <time.h>
 
@@ -158,4 +159,27 @@ void program_run_apart(struct program *const *programs, void *const *const *base
 {
     struct apart apart = {programs, bases, last, batch, rows};
     team_run(count, apart_body, &apart);
+}
+
+struct race {
+    double deadline, done[TEAM_MAX];
+};
+
+static void race_body(const struct lane *lane, void *arg)
+{
+    struct race *race = arg;
+    double done = 0;
+    do done += dispatch_table()->peak();
+    while (now() < race->deadline);
+    race->done[lane->id] = done;
+}
+
+double program_peak(double seconds)
+{
+    const double start = now();
+    struct race race = {start + seconds, {0}};
+    team_run(team_size(), race_body, &race);
+    double done = 0;
+    for (int i = 0; i < TEAM_MAX; i++) done += race.done[i];
+    return done / (now() - start);
 }

@@ -21,9 +21,11 @@
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+#define prefetch(p) __builtin_prefetch(p)
 #else
 #define INLINE static inline
 #define UNROLL
+#define prefetch(p) ((void)(p))
 #endif
 
 #if defined(ISA_AVX512)

@@ -11,7 +11,7 @@ import fastnn
 from fastnn.layers import Dense
 from fastnn.models import Sequential
 
-fastnn.set_seed(0)
+fastnn.set_seed(42)
 
 # The table, without incomplete rows. scikit-learn writes malignant as 0; here malignant is 1, the positive class.
 data = load_breast_cancer(as_frame=True)
@@ -20,7 +20,7 @@ x = table.drop(columns="target").to_numpy(np.float32)
 y = (table["target"] == list(data.target_names).index("malignant")).to_numpy(np.float32)
 
 # First split, then standardize with what the training rows alone say. The label is left as it is.
-x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
+x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=42)
 mean, deviation = x_train.mean(axis=0), x_train.std(axis=0)
 x_train, x_test = (x_train - mean) / deviation, (x_test - mean) / deviation
 

@@ -64,6 +64,8 @@ class Callback:
 
     model: Any = None
     params: dict[str, Any]
+    #: Whether it deals with a loss that is no number itself; `fit` raises otherwise.
+    ends_on_nan = False
 
     def __init__(self) -> None:
         self.params = {}
@@ -147,6 +149,7 @@ class CallbackList:
             self.callbacks.append(self.history)
         self.wants_batches = any(callback.wants_batches for callback in self.callbacks)
         self.custom = any(_is_custom(callback) for callback in self.callbacks)
+        self.ends_on_nan = any(callback.ends_on_nan for callback in self.callbacks)
         self._calls: dict[str, list[Callable[..., None]]] = {hook: self._methods(hook) for hook in HOOKS}
         self.set_model(model)
         self.set_params(params or {})

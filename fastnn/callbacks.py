@@ -442,10 +442,12 @@ class CSVLogger(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """Stops training after an epoch whose loss is NaN or infinite.
+    """Stops training quietly after an epoch whose loss is NaN or infinite; without it, `fit` raises an error.
 
     Keras looks after every batch; a NaN stays in the mean of the epoch, so looking once finds it too and costs nothing.
     """
+
+    ends_on_nan = True
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         loss = (logs or {}).get("loss")

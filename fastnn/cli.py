@@ -51,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _require_extras(options.command)
         return int(options.run(options) or OK)
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted, nothing written", file=sys.stderr)
+        print(f"{name}: interrupted, nothing written", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
+    except (ValueError, TypeError, ArithmeticError, OSError, ImportError, MemoryError, RuntimeError) as error:
         print(f"{name}: error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     finally:

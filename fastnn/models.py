@@ -6,35 +6,26 @@ Names and meaning are Keras's; one difference by choice: ``validation_split`` sh
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from fastnn import callbacks as callbacks_
 from fastnn import config, losses, metrics, optimizers
-from fastnn.configurable import describe, number, restore, whole
-from fastnn.data import as_rows, check_rows, row_weights
+from fastnn.configurable import describe, restore, whole
 from fastnn.graph import Shape, Tensor
 from fastnn.layers import LAYERS, Layer
 from fastnn.layers.base import Training, Weight, assign_all, check_name, unique_name
 from fastnn.layers.core import InputLayer
 from fastnn.plan import Plan, aligned
-from fastnn.progress import ProgressBar
-from fastnn.training import ROWS, Layout, TestStep, TrainStep, predict_plan, zeros
+from fastnn.steps import Layout, TrainStep, predict_plan, zeros
+from fastnn.training import Trainable
 
 logger = logging.getLogger(__name__)
 
-#: A call into the engine returns about so often, in seconds, for the progress bar and Ctrl-C.
-PULSE = 0.05
 
-
-class Model:
+class Model(Trainable):
     """A network from an input Tensor to an output Tensor.
 
     Parameters
@@ -67,21 +58,9 @@ class Model:
         self.dtype = config.floatx()
         self.seed = config.next_seed()
         self.preprocessing: Any = None
-        self.history: callbacks_.History | None = None
-        self.stop_training = False
         self._layers: list[Layer] = []
         self._calls: list[Layer] = []
-        self._optimizer: optimizers.Optimizer | None = None
-        self._loss: losses.Loss | None = None
-        self._asked_metrics: list[Any] = []
-        self._epochs = 0
-        self._clear()
-
-    def _clear(self) -> None:
-        """Forget everything derived from layers and settings."""
-        self._programs: dict[Any, Any] = {}
-        self._slot_vectors: tuple[Any, list[np.ndarray]] | None = None
-        self._answer: Any = None
+        self._start_training()
 
     def _link(self, inputs: Any, outputs: Any) -> None:
         """Find the layers between two Tensors and give their weights a place."""
@@ -177,359 +156,6 @@ class Model:
         for layer in self._calls:
             x = layer.call(x, training)
         return x
-
-    @property
-    def optimizer(self) -> optimizers.Optimizer:
-        """The optimizer."""
-        return self._compiled()[0]
-
-    @property
-    def loss(self) -> losses.Loss:
-        """The loss."""
-        return self._compiled()[1]
-
-    def _compiled(self) -> tuple[optimizers.Optimizer, losses.Loss]:
-        if self._optimizer is None or self._loss is None:
-            raise RuntimeError(f"{self.name}: must be compiled first: model.compile(optimizer=..., loss=...)")
-        return self._optimizer, self._loss
-
-    @property
-    def metric_objects(self) -> list[metrics.Metric]:
-        """The metrics, once the shapes are known."""
-        if "metrics" not in self._programs:
-            outputs = self.output_shape[-1]
-            self._programs["metrics"] = [metrics.get(m, self.loss, outputs) for m in self._asked_metrics]
-        found: list[metrics.Metric] = self._programs["metrics"]
-        return found
-
-    @property
-    def metrics_names(self) -> list[str]:
-        """Names of what ``evaluate`` returns."""
-        return ["loss", *(m.name for m in self.metric_objects)]
-
-    def slots(self, layout: Layout) -> list[np.ndarray]:
-        """The optimizer's flat vectors for this layout; zeros at first."""
-        key = [(w.name, o) for w, o in zip(layout.weights, layout.offsets, strict=True)]
-        if self._slot_vectors is None or self._slot_vectors[0] != key:
-            self._slot_vectors = key, [zeros(layout.size, self.dtype) for _ in self.optimizer.slots]
-        return self._slot_vectors[1]
-
-    # ------------------------------------------------------------------ training
-
-    def compile(
-        self,
-        optimizer: str | optimizers.Optimizer = "rmsprop",
-        loss: str | losses.Loss | None = None,
-        metrics: Sequence[str | metrics.Metric | Callable[..., float]] | None = None,
-    ) -> None:
-        """Say how to train.
-
-        Parameters
-        ----------
-        optimizer : name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
-        loss : name ("binary_crossentropy", "mse", ...) or Loss
-        metrics : names ("accuracy", "auc", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays
-
-        Raises
-        ------
-        ValueError : one of them is unknown; the model stays as it was
-        """
-        chosen = optimizers.get(optimizer)
-        if loss is None:
-            raise ValueError("compile: loss must be given, such as loss='binary_crossentropy'. Received: loss=None")
-        chosen_loss = losses.get(loss)
-        asked = [metrics] if isinstance(metrics, str) else list(metrics or [])
-        self._check_metrics(asked, chosen_loss)
-        if self.dtype == "float64" and config.backend() != "numpy":
-            raise ValueError(f"compile: float64 models need the numpy backend. Received: backend {config.backend()!r}")
-        self._optimizer, self._loss, self._asked_metrics = chosen, chosen_loss, asked
-        self._clear()
-
-    def _check_metrics(self, asked: list[Any], loss: losses.Loss) -> None:
-        names = [metrics.get(m, loss, None).name for m in asked]
-        if len({*names, "loss"}) < len(names) + 1:
-            raise ValueError(f"compile: metrics must have different names, none of them 'loss'. Received: {names}")
-
-    def fit(
-        self,
-        x: Any,
-        y: Any,
-        batch_size: int | None = 32,
-        epochs: int = 1,
-        verbose: Any = "auto",
-        callbacks: Sequence[Any] | None = None,
-        validation_split: float = 0.0,
-        validation_data: Sequence[Any] | None = None,
-        shuffle: bool = True,
-        class_weight: Mapping[Any, float] | None = None,
-        sample_weight: Any = None,
-        initial_epoch: int = 0,
-        validation_batch_size: int | None = None,
-    ) -> callbacks_.History:
-        """Train.
-
-        Parameters
-        ----------
-        x : (N, ...) inputs; y : (N, C) targets or (N,) where C is 1, or labels (N,)
-        batch_size : rows of a training step
-        epochs : number of the last epoch; training starts with number ``initial_epoch``
-        verbose : 0 silent, 1 progress bar, 2 a line an epoch, "auto": bar on a terminal, lines in a file
-        callbacks : list of Callback
-        validation_split : this share of the rows, chosen by the model's seed, is kept for validation
-        validation_data : ``(x, y)`` or ``(x, y, sample_weight)``; goes before ``validation_split``
-        shuffle : new order of the rows in each epoch, from the model's seed
-        class_weight : {class: weight}, for 0/1 targets, labels or one-hot rows; classes not named weigh 1
-        sample_weight : (N,) weights of the rows' losses
-        validation_batch_size : accepted; validation gives the same numbers for any
-
-        Returns
-        -------
-        History : ``history["loss"]``, ``history["val_accuracy"]`` ...: one number an epoch
-
-        Raises
-        ------
-        ValueError : the data do not fit; nothing has been changed
-        FloatingPointError : the loss became NaN or infinite
-        KeyboardInterrupt : on Ctrl-C, within a tenth of a second; the model is as after the last whole step
-
-        Metrics are means over the epoch while the weights change, as in Keras; validation comes after the epoch.
-        """
-        self._compiled()
-        x, y, weights = self._data("fit", x, y, sample_weight, class_weight)
-        batch = min(whole("fit", "batch_size", 32 if batch_size is None else batch_size), len(x))
-        epochs = whole("fit", "epochs", epochs, low=0)
-        initial_epoch = whole("fit", "initial_epoch", initial_epoch, low=0)
-        split = number("fit", "validation_split", validation_split, low=0, below=1)
-        if validation_batch_size is not None:
-            whole("fit", "validation_batch_size", validation_batch_size)
-        held_out: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
-        if validation_data is not None:
-            held_out = self._validation_data(validation_data)
-        elif split:
-            kept = int(len(x) * (1.0 - split))
-            if kept in (0, len(x)):
-                raise ValueError(
-                    f"fit: validation_split must leave rows on both sides. Received: validation_split={split} "
-                    f"for {len(x)} rows"
-                )
-            order = np.random.default_rng([self.seed, 0]).permutation(len(x))
-            take = [np.ascontiguousarray(a[order]) if a is not None else None for a in (x, y, weights)]
-            held_out = (take[0][kept:], take[1][kept:], None if weights is None else take[2][kept:])  # type: ignore[index]
-            x, y, weights = take[0][:kept], take[1][:kept], None if weights is None else take[2][:kept]  # type: ignore[index]
-            batch = min(batch, kept)
-
-        steps = -(-len(x) // batch)
-        bar = ProgressBar(epochs, steps, verbose)
-        history = callbacks_.History()
-        hooks = callbacks_.CallbackList(
-            [*(callbacks or []), history],
-            model=self,
-            params={"epochs": epochs, "steps": steps, "verbose": verbose},
-        )
-        step = self._program(("train", batch, weights is not None), lambda: TrainStep(self, batch, weights is not None))
-        test = None
-        if held_out is not None:
-            test = self._program(("test", held_out[2] is not None), lambda: TestStep(self, held_out[2] is not None))
-        buffers = step.buffers(x, y, weights)
-        self.stop_training = False
-        logs: dict[str, float] = {}
-        try:
-            hooks.on_train_begin()
-            with _gentle_interrupt() as interrupted:
-                for epoch in range(initial_epoch, epochs):
-                    start = time.perf_counter()
-                    bar.epoch_begin(epoch)
-                    hooks.on_epoch_begin(epoch)
-                    self._epoch(step, buffers, y, batch, shuffle, hooks, bar, interrupted)
-                    logs = step.logs(buffers, len(x), y)
-                    if not np.isfinite(logs["loss"]):
-                        raise FloatingPointError(
-                            f"fit: the loss became {logs['loss']} in epoch {epoch + 1}. A smaller learning rate, or "
-                            "standardized inputs, may help"
-                        )
-                    if test is not None and held_out is not None:
-                        hooks.on_test_begin()
-                        val_logs = test.run(*held_out)
-                        hooks.on_test_end(val_logs)
-                        logs |= {f"val_{name}": value for name, value in val_logs.items()}
-                    self._epochs += 1
-                    hooks.on_epoch_end(epoch, logs)
-                    bar.epoch_end(epoch, logs, time.perf_counter() - start)
-                    interrupted()
-                    if self.stop_training:
-                        break
-            hooks.on_train_end(logs)
-        finally:
-            bar.close()
-        self.history = history
-        return history
-
-    def _epoch(
-        self,
-        step: TrainStep,
-        buffers: dict[str, np.ndarray],
-        y: np.ndarray,
-        batch: int,
-        shuffle: bool,
-        hooks: callbacks_.CallbackList,
-        bar: ProgressBar,
-        interrupted: Callable[[], None],
-    ) -> None:
-        """All steps of one epoch."""
-        rows = len(y)
-        steps = -(-rows // batch)
-        if shuffle:
-            order = np.random.default_rng([self.seed, 1, self._epochs]).permutation(rows)
-        else:
-            order = np.arange(rows)
-        start = self.optimizer.iterations
-        run = {**buffers, **step.streams(order, start, steps)}
-        step.totals[:] = 0.0
-        done = 0
-        while done < steps:
-            if hooks.wants_batches:
-                hooks.on_train_batch_begin(done)
-                step.program.run({**run, **self._rates_now(step, start, steps)}, done, done + 1, batch, rows)
-                done += 1
-            else:
-                done = step.program.run(run, done, steps, batch, rows, PULSE)
-            self.optimizer.iterations = start + done
-            if hooks.wants_batches:
-                hooks.on_train_batch_end(done - 1, step.logs(run, min(done * batch, rows), y))
-            if done < steps:
-                bar.update(done, step.logs(run, done * batch, y))
-                interrupted()
-                if self.stop_training and hooks.wants_batches:
-                    break
-
-    def _rates_now(self, step: TrainStep, start: int, steps: int) -> dict[str, np.ndarray]:
-        """The rates, computed again because a batch callback may have changed the learning rate."""
-        return {"rates": self.optimizer.rates(start, steps)}
-
-    def _validation_data(self, given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
-            raise ValueError("fit: validation_data must be (x, y) or (x, y, sample_weight). Received: " + type(given).__name__)
-        return self._data("fit: validation_data", given[0], given[1], given[2] if len(given) == 3 else None, None)
-
-    def _data(
-        self, what: str, x: Any, y: Any, sample_weight: Any, class_weight: Mapping[Any, float] | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Checked arrays: inputs, targets, weights of the rows."""
-        x = self._inputs(what, x)
-        if y is None:
-            raise ValueError(f"{what}: y must be given. Received: y=None")
-        y = as_rows(what, "y", y, self.dtype)
-        if len(x) != len(y):
-            raise ValueError(f"{what}: x and y must have the same number of rows. Received: {len(x)} and {len(y)}")
-        weights = row_weights(what, len(x), y, sample_weight, class_weight, self.dtype)
-        y = np.ascontiguousarray(self.loss.targets(y, self.output_shape), self.dtype)
-        return x, y, weights
-
-    def _inputs(self, what: str, x: Any) -> np.ndarray:
-        if self.preprocessing is not None and hasattr(x, "columns"):
-            x = self.preprocessing.transform(x)
-        rows = as_rows(what, "x", x, self.dtype)
-        self._build_for(rows)
-        return check_rows(what, rows, self.input_shape)
-
-    def _build_for(self, rows: np.ndarray) -> None:
-        self._built()
-
-    def _program(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What ``make`` makes, kept as long as layers, settings and backend stay the same."""
-        key = (key, config.backend(), tuple(layer.trainable for layer in self._layers))
-        if key not in self._programs:
-            self._programs[key] = make()
-        return self._programs[key]
-
-    def train_on_batch(
-        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[Any, float] | None = None
-    ) -> float:
-        """One training step on these rows; returns their loss before it."""
-        self._compiled()
-        x, y, weights = self._data("train_on_batch", x, y, sample_weight, class_weight)
-        size = max(len(x), self._programs.get("batch size", 1))
-        self._programs["batch size"] = size
-        step = self._program(("train", size, weights is not None), lambda: TrainStep(self, size, weights is not None))
-        start = self.optimizer.iterations
-        buffers = {**step.buffers(x, y, weights), **step.streams(np.arange(len(x)), start, 1)}
-        step.totals[:] = 0.0
-        with _gentle_interrupt():
-            step.program.run(buffers, 0, 1, len(x), len(x))
-            self.optimizer.iterations = start + 1
-        return float(step.totals[0]) / len(x)
-
-    # ------------------------------------------------------------------ asking
-
-    def evaluate(
-        self,
-        x: Any,
-        y: Any,
-        batch_size: int | None = None,
-        verbose: Any = 0,
-        sample_weight: Any = None,
-        return_dict: bool = False,
-    ) -> Any:
-        """Loss and metrics on these rows: the loss if there are no metrics, else a list (or a dict by name).
-
-        ``batch_size`` is accepted; the numbers are the same for any.
-        """
-        self._compiled()
-        x, y, weights = self._data("evaluate", x, y, sample_weight, None)
-        test = self._program(("test", weights is not None), lambda: TestStep(self, weights is not None))
-        start = time.perf_counter()
-        logs = test.run(x, y, weights)
-        if verbose:
-            bar = ProgressBar(1, -(-len(x) // ROWS), verbose, title="Evaluation")
-            bar.epoch_end(0, logs, time.perf_counter() - start)
-            bar.close()
-        if return_dict:
-            return logs
-        return logs["loss"] if len(logs) == 1 else list(logs.values())
-
-    def predict(self, x: Any, batch_size: int | None = None, verbose: Any = 0) -> np.ndarray:
-        """The outputs (N, C) for inputs (N, ...).
-
-        Row i of the result has the same bits whatever other rows are asked with it, and for any number of threads.
-        ``batch_size`` and ``verbose`` are accepted; memory is bounded anyway.
-        """
-        return self._run(self._inputs("predict", x))
-
-    def predict_on_batch(self, x: Any) -> np.ndarray:
-        """The same as ``predict``, with as little as possible before and after the arithmetic."""
-        return self(x)  # type: ignore[no-any-return]
-
-    def __call__(self, x: Any, training: Any = None) -> Any:
-        """Fast inference on an array (N, ...); on a Tensor, apply the model like a layer.
-
-        Rows are checked for their shape only: NaN in, NaN out.
-        """
-        answer = self._answer
-        if answer is not None:
-            output = answer(x)
-            if output is not None:
-                return output
-        if isinstance(x, Tensor):
-            self._built()
-            for layer in self._calls[1:]:
-                x = layer(x)
-            return x
-        rows = as_rows(self.name, "x", x, self.dtype, finite=False)
-        self._build_for(rows)
-        return self._run(check_rows(self.name, rows, self.input_shape))
-
-    def _run(self, x: np.ndarray) -> np.ndarray:
-        out = np.empty((len(x), *self.output_shape[1:]), self.dtype)  # type: ignore[arg-type]
-        program = self._program("predict", lambda: config.active_backend().Program(predict_plan(self)))
-        buffers = {**self.vectors(), "x": x, "out": out}
-        batches = -(-len(x) // ROWS)
-        if batches > 1 and hasattr(program, "run_apart"):
-            program.run_apart(buffers, batches, ROWS, len(x))
-        else:
-            program.run(buffers, 0, batches, ROWS, len(x))
-        if self._answer is None and hasattr(program, "answer"):
-            self._answer = program.answer(buffers, self.input_shape[1:], self.output_shape[1:])
-        return out
 
     # ------------------------------------------------------------------ describing
 
@@ -769,8 +395,12 @@ class Sequential(Model):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def model_from_config(description: Mapping[str, Any]) -> Model:
+def model_from_config(description: Mapping[str, Any], most_weights: int | None = None) -> Model:
     """A new model with a described architecture. Everything in the description is checked: it may come from a file.
+
+    Parameters
+    ----------
+    most_weights : with more weights than this the model is refused before anything is allocated for them
 
     Raises
     ------
@@ -794,23 +424,36 @@ def model_from_config(description: Mapping[str, Any]) -> Model:
         layers = [restore(layer, LAYERS, "layer") for layer in settings["layers"]]
         name = check_name(what, settings["name"])
         if kind == "Sequential":
-            model: Model = Sequential([InputLayer(settings["input_shape"], name=f"{name}_input"), *layers], name=name)
-            model._built()
-            return model
-        calls, by_name = settings["calls"], {layer.name: layer for layer in layers}
-        if not isinstance(calls, list) or not calls or not all(isinstance(c, str) and c in by_name for c in calls):
-            raise ValueError(f"{what}: calls must name layers. Received: {calls!r}")
-        first = by_name[calls[0]]
+            layers.insert(0, InputLayer(settings["input_shape"], name=f"{name}_input"))
+            calls = layers
+        else:
+            calls = _called(settings["calls"], {layer.name: layer for layer in layers})
+        first = calls[0]
         if not isinstance(first, InputLayer):
-            raise ValueError(f"{what}: the first call must be of an InputLayer. Received: {calls[0]!r}")
+            raise ValueError(f"{what}: the first layer called must be an InputLayer. Received: {first.name!r}")
         x = Tensor((None, *first.shape), name=first.name)  # type: ignore[misc]
         x.source = (first, None)
         y = x
-        for call in calls[1:]:
-            y = by_name[call](y)
-        return Model(x, y, name=name)
+        for layer in calls[1:]:
+            y = layer(y)  # declares the weights
+        size = sum(layer.count_params() for layer in layers)
+        if most_weights is not None and size > most_weights:
+            raise ValueError(f"{what}: must have at most {most_weights} weights. Received: {size}")
+        if kind == "Model":
+            return Model(x, y, name=name)
+        model = Sequential(layers, name=name)
+        model.build()
+        return model
     finally:
         config.set_floatx(before)
+
+
+def _called(names: Any, layers: Mapping[str, Layer]) -> list[Layer]:
+    """The layers by name, in the order in which they are called."""
+    known = isinstance(names, list) and all(isinstance(name, str) and name in layers for name in names)
+    if not known or not names or len(names) > 10_000:
+        raise ValueError(f"architecture: calls must be names of its layers. Received: {names!r}"[:300])
+    return [layers[name] for name in names]
 
 
 def load_model(path: Any, *, allow_nonfinite: bool = False) -> Model:
@@ -819,37 +462,6 @@ def load_model(path: Any, *, allow_nonfinite: bool = False) -> Model:
 
     model: Model = load(path, allow_nonfinite=allow_nonfinite)
     return model
-
-
-@contextmanager
-def _gentle_interrupt() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back until the function it yields is called, or the block ends; a second one comes through at once.
-
-    A training step is never cut in two. Where somebody else handles the signal, or in other threads, nothing is done.
-    """
-    pressed = False
-
-    def remember(number: int, frame: Any) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    def raise_if_pressed() -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    ours = threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if ours:
-        signal.signal(signal.SIGINT, remember)
-    try:
-        yield raise_if_pressed
-        raise_if_pressed()
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 __all__ = ["Model", "Sequential", "load_model", "model_from_config"]

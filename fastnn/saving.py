@@ -106,7 +106,7 @@ def load_model(path: FilePath, *, allow_nonfinite: bool = False) -> Model:
     from .models import model_from_config  # models imports this module
 
     try:
-        model = model_from_config(architecture)
+        model = model_from_config(architecture, most_weights=sum(array.size for array in tensors.values()))
         model.restore(tensors, state)
         if "preprocessing" in metadata:
             from .tables import TablePreprocessor  # needs the optional packages

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -90,7 +89,8 @@ def train_table(
         The run, not written yet.
 
     Raises:
-        ValueError: bad data or settings, or a loss that is no longer a finite number.
+        ValueError: bad data or settings.
+        FloatingPointError: the loss is no longer a finite number.
     """
     from .config import set_seed
 
@@ -323,9 +323,9 @@ def _fit(
     settings: Settings,
     verbose: Literal["auto", 0, 1, 2],
 ) -> dict[str, list[float]]:
-    from .callbacks import Callback, EarlyStopping, LambdaCallback
+    from .callbacks import EarlyStopping
 
-    callbacks: list[Callback] = [LambdaCallback(on_epoch_end=_refuse_bad_loss)]
+    callbacks = []
     if settings.patience is not None:
         monitor = "val_loss" if "validation" in inputs else "loss"
         callbacks.append(EarlyStopping(monitor=monitor, patience=settings.patience, restore_best_weights=True))
@@ -345,13 +345,11 @@ def _fit(
         validation_data=(inputs["validation"], targets["validation"]) if "validation" in inputs else None,
         class_weight=weights,
     )
+    for name, values in history.history.items():
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise FloatingPointError(f"{name} became {values[bad[0]]} in epoch {bad[0] + 1}; try a lower learning rate")
     return {name: [float(value) for value in values] for name, values in history.history.items()}
-
-
-def _refuse_bad_loss(epoch: int, logs: Mapping[str, float] | None) -> None:
-    for name, value in (logs or {}).items():
-        if not math.isfinite(value):
-            raise ValueError(f"training failed: {name} is {value} in epoch {epoch + 1}; try a lower learning rate")
 
 
 def _predict(model: Model, inputs: np.ndarray) -> np.ndarray:

@@ -1,249 +1,450 @@
-"""Plans for training, testing and predicting, and the arrays that they run over.
-
-A training step is one Plan: gather the batch, forward, loss, backward, update, running totals. Its buffers:
-
-    x, y, weight   all rows, as given
-    index          stream: the rows of each batch
-    rates, step    streams: what the optimizer and dropout need at each step
-    weights<i>     the flat weights; one buffer for each model that the layers come from
-    grads, slot<i> the gradients and the optimizer's memory, flat
-    totals         running sums of the loss and the metrics, in double precision
-    predictions    the epoch's predictions, for metrics that need them all
-"""
+"""Training, testing and predicting: the loop over Plans. It does not know which backend runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from fastnn import config
-from fastnn.autodiff import gradients
-from fastnn.graph import ALL, Node, Place, Tensor
-from fastnn.layers.base import Training, Weight
-from fastnn.metrics import RowMetric
-from fastnn.ops import data, loss, pointwise
-from fastnn.plan import Plan, aligned, losses_on_logits
+from fastnn import callbacks as callbacks_
+from fastnn import config, losses, metrics, optimizers
+from fastnn.configurable import number, whole
+from fastnn.data import as_rows, check_rows, row_weights
+from fastnn.graph import Shape, Tensor
+from fastnn.layers import Layer
+from fastnn.layers.base import Weight
+from fastnn.progress import ProgressBar
+from fastnn.steps import ROWS, Layout, TestStep, TrainStep, predict_plan, zeros
 
-if TYPE_CHECKING:
-    from fastnn.models import Model
+#: A call into the engine returns about so often, in seconds, for the progress bar and Ctrl-C.
+PULSE = 0.05
 
-#: A weight with so many elements is updated by itself, right after its gradient, while both are in the cache.
-LARGE = 1 << 15
-#: Rows that testing and predicting take at a time: results do not depend on it, speed does.
-ROWS = 256
-
-
-def leaf(shape: Sequence[int | None], buffer: str, dtype: str = "float", *, stream: bool = False) -> Tensor:
-    """A Tensor found in a buffer."""
-    return Tensor(tuple(shape), dtype, place=Place(buffer, 0, stream), name=buffer)
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
-@dataclass
-class Layout:
-    """Which weights are trained, and where their gradients and slots lie in the flat vectors."""
+class Trainable:
+    """What can be compiled, trained and asked; a Model adds the layers."""
 
+    name: str
+    dtype: str
+    seed: int
+    preprocessing: Any
+    input_shape: Shape
+    output_shape: Shape
+    _layers: list[Layer]
+    _calls: list[Layer]
     weights: list[Weight]
-    offsets: list[int]
-    size: int
 
-    @classmethod
-    def of(cls, weights: Sequence[Weight]) -> Layout:
-        offsets, size = [], 0
-        for weight in weights:
-            offsets.append(size)
-            size += aligned(weight.size)
-        return cls(list(weights), offsets, size)
+    def _start_training(self) -> None:
+        self.history: callbacks_.History | None = None
+        self.stop_training = False
+        self._optimizer: optimizers.Optimizer | None = None
+        self._loss: losses.Loss | None = None
+        self._asked_metrics: list[Any] = []
+        self._epochs = 0
+        self._clear()
 
-    def runs(self, apart: bool) -> list[tuple[Weight, int, int]]:
-        """Stretches that lie side by side in the weights' vector too: first weight, offset, size.
+    def _clear(self) -> None:
+        """Forget everything derived from layers and settings."""
+        self._programs: dict[Any, Any] = {}
+        self._slot_vectors: tuple[Any, list[np.ndarray]] | None = None
+        self._answer: Any = None
 
-        With ``apart``, large weights are stretches of their own.
-        """
-        runs: list[tuple[Weight, int, int]] = []
-        before: Weight | None = None
-        for weight, offset in zip(self.weights, self.offsets, strict=True):
-            size = aligned(weight.size)
-            joins = (
-                before is not None
-                and before.vector is weight.vector
-                and before.offset + aligned(before.size) == weight.offset
-                and not (apart and max(before.size, weight.size) >= LARGE)
-            )
-            if joins:
-                first, start, so_far = runs[-1]
-                runs[-1] = (first, start, so_far + size)
-            else:
-                runs.append((weight, offset, size))
-            before = weight
-        return runs
+    def _built(self) -> None:
+        """Make sure that the layers have their weights."""
 
+    def _build_for(self, rows: np.ndarray) -> None:
+        """Make sure of it, the shape of the input being that of these rows if it is not known otherwise."""
+        self._built()
 
-class TrainStep:
-    """The training step of a compiled model: its Plan, its Program, its vectors.
+    def vectors(self) -> dict[str, np.ndarray]:
+        """The flat vectors of weights by buffer name."""
+        raise NotImplementedError
 
-    Parameters
-    ----------
-    batch : rows of a full batch
-    weighted : whether rows have weights
-    """
+    @property
+    def optimizer(self) -> optimizers.Optimizer:
+        """The optimizer."""
+        return self._compiled()[0]
 
-    def __init__(self, model: Model, batch: int, weighted: bool) -> None:
-        self.model = model
-        self.dtype = model.dtype
-        self.layout = Layout.of(model.trainable_weights)
-        self.stored = [m for m in model.metric_objects if not isinstance(m, RowMetric)]
-        self.summed = [m for m in model.metric_objects if isinstance(m, RowMetric)]
-        roots = self._record(weighted)
-        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=f"{model.name}: training step")
-        self.program = config.active_backend().Program(self.plan)
-        self.totals = np.zeros(8 * (1 + len(self.summed)), np.float64)
-        self.grads = zeros(self.layout.size, self.dtype)
+    @property
+    def loss(self) -> losses.Loss:
+        """The loss."""
+        return self._compiled()[1]
 
-    def _record(self, weighted: bool) -> list[Tensor | Node]:
-        model = self.model
-        index = leaf((None,), "index", "int64", stream=True)
-        step = leaf((1,), "step", "int64", stream=True)
-        x = data.gather(leaf((ALL, *model.input_shape[1:]), "x"), index)
-        y = data.gather(leaf((ALL, *model.loss.target_shape(model.output_shape)[1:]), "y"), index)
-        p = model.trace(x, Training(model.seed, step))
-        unit = data.gather(leaf((ALL,), "weight"), index) if weighted else None
-        rows = row_loss(model, y, p, unit)
-        fused = losses_on_logits([rows, p])
-        rows, p = fused[rows], fused[p]
+    def _compiled(self) -> tuple[optimizers.Optimizer, losses.Loss]:
+        if self._optimizer is None or self._loss is None:
+            raise RuntimeError(f"{self.name}: must be compiled first: model.compile(optimizer=..., loss=...)")
+        return self._optimizer, self._loss
 
-        optimizer = model.optimizer
-        found = gradients(rows, [w.tensor for w in self.layout.weights])
-        roots: list[Tensor | Node] = []
-        for weight, offset, gradient in zip(self.layout.weights, self.layout.offsets, found, strict=True):
-            if gradient is None:
-                continue
-            gradient = optimizer.clip(gradient, whole=False)
-            if gradient.place is not None:
-                raise AssertionError(f"{weight.name}: its gradient already has a place")
-            gradient.place, gradient.name = Place("grads", offset), f"gradient of {weight.name}"
-            roots.append(gradient)
-        whole = leaf((self.layout.size,), "grads")
-        clipped = optimizer.clip(whole, whole=True)
-        if clipped is not whole:
-            clipped.place = Place("clipped")
-        rates = leaf((optimizer.rate_count,), "rates", stream=True)
-        for first, offset, size in self.layout.runs(apart=clipped is whole):
-            assert first.tensor.place is not None
-            flat = Tensor((size,), place=Place(first.tensor.place.buffer, first.offset), name="weights")
-            slots = [Tensor((size,), place=Place(f"slot{i}", offset)) for i in range(len(optimizer.slots))]
-            part = Tensor((size,), place=Place(clipped.place.buffer if clipped.place else "grads", offset))
-            if clipped is not whole:
-                roots.append(clipped)
-            roots.append(optimizer.update(flat, slots, part, rates))
-        for number, values in enumerate([rows, *(m.rows(y, p) for m in self.summed)]):
-            roots.append(loss.accumulate(Tensor((1,), "float64", place=Place("totals", 8 * number)), values))
-        if self.stored:
-            roots.append(data.scatter(leaf((ALL, *p.shape[1:]), "predictions"), p, index))
-        return roots
-
-    def buffers(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:
-        """The buffers that stay the same for all epochs over this data."""
-        found = {**self.model.vectors(), "x": x, "y": y, "grads": self.grads, "totals": self.totals}
-        found |= {f"slot{i}": vector for i, vector in enumerate(self.model.slots(self.layout))}
-        if weights is not None:
-            found["weight"] = weights
-        if self.stored:
-            found["predictions"] = np.empty((len(x), *self.model.output_shape[1:]), self.dtype)
-        if "clipped" in self.plan.buffers:
-            found["clipped"] = zeros(self.layout.size, self.dtype)
+    @property
+    def metric_objects(self) -> list[metrics.Metric]:
+        """The metrics, once the shapes are known."""
+        if "metrics" not in self._programs:
+            outputs = self.output_shape[-1]
+            self._programs["metrics"] = [metrics.get(m, self.loss, outputs) for m in self._asked_metrics]
+        found: list[metrics.Metric] = self._programs["metrics"]
         return found
 
-    def streams(self, index: np.ndarray, first: int, count: int) -> dict[str, np.ndarray]:
-        """The buffers of one epoch: row order, and the numbers of ``count`` steps from step ``first`` on."""
-        return {
-            "index": index,
-            "rates": self.model.optimizer.rates(first, count),
-            "step": np.arange(first, first + count, dtype=np.int64),
-        }
+    @property
+    def metrics_names(self) -> list[str]:
+        """Names of what ``evaluate`` returns."""
+        return ["loss", *(m.name for m in self.metric_objects)]
 
-    def logs(self, buffers: dict[str, np.ndarray], rows: int, y: np.ndarray) -> dict[str, float]:
-        """Loss and metrics of the ``rows`` rows since the totals were last 0. Stored metrics need a whole epoch."""
-        return read_logs(self.model, self.totals, rows, y, buffers.get("predictions") if rows == len(y) else None)
+    def slots(self, layout: Layout) -> list[np.ndarray]:
+        """The optimizer's flat vectors for this layout; zeros at first."""
+        key = [(w.name, o) for w, o in zip(layout.weights, layout.offsets, strict=True)]
+        if self._slot_vectors is None or self._slot_vectors[0] != key:
+            self._slot_vectors = key, [zeros(layout.size, self.dtype) for _ in self.optimizer.slots]
+        return self._slot_vectors[1]
+
+    # ------------------------------------------------------------------ training
+
+    def compile(
+        self,
+        optimizer: str | optimizers.Optimizer = "rmsprop",
+        loss: str | losses.Loss | None = None,
+        metrics: Sequence[str | metrics.Metric | Callable[..., float]] | None = None,
+    ) -> None:
+        """Say how to train.
+
+        Parameters
+        ----------
+        optimizer : name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
+        loss : name ("binary_crossentropy", "mse", ...) or Loss
+        metrics : names ("accuracy", "auc", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays
+
+        Raises
+        ------
+        ValueError : one of them is unknown; the model stays as it was
+        """
+        chosen = optimizers.get(optimizer)
+        if loss is None:
+            raise ValueError("compile: loss must be given, such as loss='binary_crossentropy'. Received: loss=None")
+        chosen_loss = losses.get(loss)
+        asked = [metrics] if isinstance(metrics, str) else list(metrics or [])
+        self._check_metrics(asked, chosen_loss)
+        if self.dtype == "float64" and config.backend() != "numpy":
+            raise ValueError(f"compile: float64 models need the numpy backend. Received: backend {config.backend()!r}")
+        self._optimizer, self._loss, self._asked_metrics = chosen, chosen_loss, asked
+        self._clear()
+
+    def _check_metrics(self, asked: list[Any], loss: losses.Loss) -> None:
+        names = [metrics.get(m, loss, None).name for m in asked]
+        if len({*names, "loss"}) < len(names) + 1:
+            raise ValueError(f"compile: metrics must have different names, none of them 'loss'. Received: {names}")
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = 32,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Sequence[Any] | None = None,
+        validation_split: float = 0.0,
+        validation_data: Sequence[Any] | None = None,
+        shuffle: bool = True,
+        class_weight: Mapping[Any, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        validation_batch_size: int | None = None,
+    ) -> callbacks_.History:
+        """Train.
+
+        Parameters
+        ----------
+        x : (N, ...) inputs; y : (N, C) targets or (N,) where C is 1, or labels (N,)
+        batch_size : rows of a training step
+        epochs : number of the last epoch; training starts with number ``initial_epoch``
+        verbose : 0 silent, 1 progress bar, 2 a line an epoch, "auto": bar on a terminal, lines in a file
+        callbacks : list of Callback
+        validation_split : this share of the rows, chosen by the model's seed, is kept for validation
+        validation_data : ``(x, y)`` or ``(x, y, sample_weight)``; goes before ``validation_split``
+        shuffle : new order of the rows in each epoch, from the model's seed
+        class_weight : {class: weight}, for 0/1 targets, labels or one-hot rows; classes not named weigh 1
+        sample_weight : (N,) weights of the rows' losses
+        validation_batch_size : accepted; validation gives the same numbers for any
+
+        Returns
+        -------
+        History : ``history["loss"]``, ``history["val_accuracy"]`` ...: one number an epoch
+
+        Raises
+        ------
+        ValueError : the data do not fit; nothing has been changed
+        FloatingPointError : the loss became NaN or infinite
+        KeyboardInterrupt : on Ctrl-C, within a tenth of a second; the model is as after the last whole step
+
+        Metrics are means over the epoch while the weights change, as in Keras; validation comes after the epoch.
+        """
+        self._compiled()
+        x, y, weights = self._data("fit", x, y, sample_weight, class_weight)
+        batch = min(whole("fit", "batch_size", 32 if batch_size is None else batch_size), len(x))
+        epochs = whole("fit", "epochs", epochs, low=0)
+        initial_epoch = whole("fit", "initial_epoch", initial_epoch, low=0)
+        split = number("fit", "validation_split", validation_split, low=0, below=1)
+        if validation_batch_size is not None:
+            whole("fit", "validation_batch_size", validation_batch_size)
+        held_out: Rows | None = None
+        if validation_data is not None:
+            held_out = self._validation_data(validation_data)
+        elif split:
+            kept = int(len(x) * (1.0 - split))
+            if kept in (0, len(x)):
+                raise ValueError(
+                    f"fit: validation_split must leave rows on both sides. Received: validation_split={split} "
+                    f"for {len(x)} rows"
+                )
+            order = np.random.default_rng([self.seed, 0]).permutation(len(x))
+            take = [np.ascontiguousarray(a[order]) if a is not None else None for a in (x, y, weights)]
+            held_out = (take[0][kept:], take[1][kept:], None if weights is None else take[2][kept:])  # type: ignore[index]
+            x, y, weights = take[0][:kept], take[1][:kept], None if weights is None else take[2][:kept]  # type: ignore[index]
+            batch = min(batch, kept)
+
+        steps = -(-len(x) // batch)
+        bar = ProgressBar(epochs, steps, verbose)
+        history = callbacks_.History()
+        hooks = callbacks_.CallbackList(
+            [*(callbacks or []), history],
+            model=self,
+            params={"epochs": epochs, "steps": steps, "verbose": verbose},
+        )
+        step = self._program(("train", batch, weights is not None), lambda: TrainStep(self, batch, weights is not None))
+        test = None
+        if held_out is not None:
+            test = self._program(("test", held_out[2] is not None), lambda: TestStep(self, held_out[2] is not None))
+        buffers = step.buffers(x, y, weights)
+        self.stop_training = False
+        logs: dict[str, float] = {}
+        try:
+            hooks.on_train_begin()
+            with _gentle_interrupt() as interrupted:
+                for epoch in range(initial_epoch, epochs):
+                    start = time.perf_counter()
+                    bar.epoch_begin(epoch)
+                    hooks.on_epoch_begin(epoch)
+                    self._epoch(step, buffers, y, batch, shuffle, hooks, bar, interrupted)
+                    logs = step.logs(buffers, len(x), y)
+                    if not np.isfinite(logs["loss"]) and not hooks.ends_on_nan:
+                        raise FloatingPointError(
+                            f"fit: the loss became {logs['loss']} in epoch {epoch + 1}. A smaller learning rate, or "
+                            "standardized inputs, may help"
+                        )
+                    if test is not None and held_out is not None:
+                        hooks.on_test_begin()
+                        val_logs = test.run(*held_out)
+                        hooks.on_test_end(val_logs)
+                        logs |= {f"val_{name}": value for name, value in val_logs.items()}
+                    self._epochs += 1
+                    bar.epoch_end(epoch, logs, time.perf_counter() - start)
+                    if hooks.custom:
+                        bar.flush()  # what a callback prints comes after the line of its epoch
+                    hooks.on_epoch_end(epoch, logs)
+                    interrupted()
+                    if self.stop_training:
+                        break
+            hooks.on_train_end(logs)
+        finally:
+            bar.close()
+        self.history = history
+        return history
+
+    def _epoch(
+        self,
+        step: TrainStep,
+        buffers: dict[str, np.ndarray],
+        y: np.ndarray,
+        batch: int,
+        shuffle: bool,
+        hooks: callbacks_.CallbackList,
+        bar: ProgressBar,
+        interrupted: Callable[[], None],
+    ) -> None:
+        """All steps of one epoch."""
+        rows = len(y)
+        steps = -(-rows // batch)
+        if shuffle:
+            order = np.random.default_rng([self.seed, 1, self._epochs]).permutation(rows)
+        else:
+            order = np.arange(rows)
+        start = self.optimizer.iterations
+        run = {**buffers, **step.streams(order, start, steps)}
+        step.totals[:] = 0.0
+        done = 0
+        while done < steps:
+            if hooks.wants_batches:
+                hooks.on_train_batch_begin(done)
+                step.program.run({**run, **self._rates_now(step, start, steps)}, done, done + 1, batch, rows)
+                done += 1
+            else:
+                done = step.program.run(run, done, steps, batch, rows, PULSE)
+            self.optimizer.iterations = start + done
+            if hooks.wants_batches:
+                hooks.on_train_batch_end(done - 1, step.logs(run, min(done * batch, rows), y))
+            if done < steps:
+                bar.update(done, step.logs(run, done * batch, y))
+                interrupted()
+                if self.stop_training and hooks.wants_batches:
+                    break
+
+    def _rates_now(self, step: TrainStep, start: int, steps: int) -> dict[str, np.ndarray]:
+        """The rates, computed again because a batch callback may have changed the learning rate."""
+        return {"rates": self.optimizer.rates(start, steps)}
+
+    def _validation_data(self, given: Sequence[Any]) -> Rows:
+        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+            raise ValueError("fit: validation_data must be (x, y) or (x, y, sample_weight). Received: " + type(given).__name__)
+        return self._data("fit: validation_data", given[0], given[1], given[2] if len(given) == 3 else None, None)
+
+    def _data(
+        self, what: str, x: Any, y: Any, sample_weight: Any, class_weight: Mapping[Any, float] | None
+    ) -> Rows:
+        """Checked arrays: inputs, targets, weights of the rows."""
+        x = self._inputs(what, x)
+        if y is None:
+            raise ValueError(f"{what}: y must be given. Received: y=None")
+        y = as_rows(what, "y", y, self.dtype)
+        if len(x) != len(y):
+            raise ValueError(f"{what}: x and y must have the same number of rows. Received: {len(x)} and {len(y)}")
+        weights = row_weights(what, len(x), y, sample_weight, class_weight, self.dtype)
+        y = np.ascontiguousarray(self.loss.targets(y, self.output_shape), self.dtype)
+        return x, y, weights
+
+    def _inputs(self, what: str, x: Any) -> np.ndarray:
+        if self.preprocessing is not None and hasattr(x, "columns"):
+            x = self.preprocessing.transform(x)
+        rows = as_rows(what, "x", x, self.dtype)
+        self._build_for(rows)
+        return check_rows(what, rows, self.input_shape)
+
+    def _program(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What ``make`` makes, kept as long as layers, settings and backend stay the same."""
+        key = (key, config.backend(), tuple(layer.trainable for layer in self._layers))
+        if key not in self._programs:
+            self._programs[key] = make()
+        return self._programs[key]
+
+    def train_on_batch(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[Any, float] | None = None
+    ) -> float:
+        """One training step on these rows; returns their loss before it."""
+        self._compiled()
+        x, y, weights = self._data("train_on_batch", x, y, sample_weight, class_weight)
+        size = max(len(x), self._programs.get("batch size", 1))
+        self._programs["batch size"] = size
+        step = self._program(("train", size, weights is not None), lambda: TrainStep(self, size, weights is not None))
+        start = self.optimizer.iterations
+        buffers = {**step.buffers(x, y, weights), **step.streams(np.arange(len(x)), start, 1)}
+        step.totals[:] = 0.0
+        with _gentle_interrupt():
+            step.program.run(buffers, 0, 1, len(x), len(x))
+            self.optimizer.iterations = start + 1
+        return float(step.totals[0]) / len(x)
+
+    # ------------------------------------------------------------------ asking
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = None,
+        verbose: Any = 0,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Loss and metrics on these rows: the loss if there are no metrics, else a list (or a dict by name).
+
+        ``batch_size`` is accepted; the numbers are the same for any.
+        """
+        self._compiled()
+        x, y, weights = self._data("evaluate", x, y, sample_weight, None)
+        test = self._program(("test", weights is not None), lambda: TestStep(self, weights is not None))
+        start = time.perf_counter()
+        logs = test.run(x, y, weights)
+        if verbose:
+            bar = ProgressBar(1, -(-len(x) // ROWS), verbose, title="Evaluation")
+            bar.epoch_end(0, logs, time.perf_counter() - start)
+            bar.close()
+        if return_dict:
+            return logs
+        return logs["loss"] if len(logs) == 1 else list(logs.values())
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: Any = 0) -> np.ndarray:
+        """The outputs (N, C) for inputs (N, ...).
+
+        Row i of the result has the same bits whatever other rows are asked with it, and for any number of threads.
+        ``batch_size`` and ``verbose`` are accepted; memory is bounded anyway.
+        """
+        return self._run(self._inputs("predict", x))
+
+    def predict_on_batch(self, x: Any) -> np.ndarray:
+        """The same as ``predict``, with as little as possible before and after the arithmetic."""
+        return self(x)  # type: ignore[no-any-return]
+
+    def __call__(self, x: Any, training: Any = None) -> Any:
+        """Fast inference on an array (N, ...); on a Tensor, apply the model like a layer.
+
+        Rows are checked for their shape only: NaN in, NaN out.
+        """
+        answer = self._answer
+        if answer is not None:
+            output = answer(x)
+            if output is not None:
+                return output
+        if isinstance(x, Tensor):
+            self._built()
+            for layer in self._calls[1:]:
+                x = layer(x)
+            return x
+        rows = as_rows(self.name, "x", x, self.dtype, finite=False)
+        self._build_for(rows)
+        return self._run(check_rows(self.name, rows, self.input_shape))
+
+    def _run(self, x: np.ndarray) -> np.ndarray:
+        out = np.empty((len(x), *self.output_shape[1:]), self.dtype)  # type: ignore[arg-type]
+        program = self._program("predict", lambda: config.active_backend().Program(predict_plan(self)))
+        buffers = {**self.vectors(), "x": x, "out": out}
+        batches = -(-len(x) // ROWS)
+        if batches > 1 and hasattr(program, "run_apart"):
+            program.run_apart(buffers, batches, ROWS, len(x))
+        else:
+            program.run(buffers, 0, batches, ROWS, len(x))
+        if self._answer is None and hasattr(program, "answer"):
+            self._answer = program.answer(buffers, self.input_shape[1:], self.output_shape[1:])
+        return out
 
 
-class TestStep:
-    """Loss and metrics without training; or, without a loss, prediction."""
+@contextmanager
+def _gentle_interrupt() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back until the function it yields is called, or the block ends; a second one comes through at once.
 
-    __test__ = False  # not a test case, whatever its name
+    A training step is never cut in two. Where somebody else handles the signal, or in other threads, nothing is done.
+    """
+    pressed = False
 
-    def __init__(self, model: Model, weighted: bool) -> None:
-        self.model = model
-        self.summed = [m for m in model.metric_objects if isinstance(m, RowMetric)]
-        self.stored = len(self.summed) < len(model.metric_objects)
-        x = leaf((None, *model.input_shape[1:]), "x", stream=True)
-        y = leaf((None, *model.loss.target_shape(model.output_shape)[1:]), "y", stream=True)
-        p = model.trace(x, None)
-        rows = row_loss(model, y, p, leaf((None,), "weight", stream=True) if weighted else None)
-        fused = losses_on_logits([rows, p])
-        rows, p = fused[rows], fused[p]
-        roots: list[Tensor | Node] = []
-        for number, values in enumerate([rows, *(m.rows(y, p) for m in self.summed)]):
-            roots.append(loss.accumulate(Tensor((1,), "float64", place=Place("totals", 8 * number)), values))
-        if self.stored:
-            p.place = Place("out", 0, stream=True)
-            roots.append(p)
-        self.plan = Plan(roots, batch=ROWS, dtype=model.dtype, name=f"{model.name}: test step")
-        self.program = config.active_backend().Program(self.plan)
-        self.totals = np.zeros(8 * (1 + len(self.summed)), np.float64)
+    def remember(number: int, frame: Any) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
 
-    def run(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
-        """Loss and metrics for these rows."""
-        buffers = {**self.model.vectors(), "x": x, "y": y, "totals": self.totals}
-        if weights is not None:
-            buffers["weight"] = weights
-        if self.stored:
-            buffers["out"] = np.empty((len(x), *self.model.output_shape[1:]), self.model.dtype)
-        self.totals[:] = 0.0
-        self.program.run(buffers, 0, -(-len(x) // ROWS), ROWS, len(x))
-        return read_logs(self.model, self.totals, len(x), y, buffers.get("out"))
+    def raise_if_pressed() -> None:
+        if pressed:
+            raise KeyboardInterrupt
 
-
-def predict_plan(model: Model, batch: int = ROWS) -> Plan:
-    """Rows in, predictions out; both are streams."""
-    p = model.trace(leaf((None, *model.input_shape[1:]), "x", stream=True), None)
-    if p.place is not None:  # a model without an op: its output is its input
-        p = pointwise.clip(p, limit=float("inf"))
-    p.place = Place("out", 0, stream=True)
-    return Plan([p], batch=batch, dtype=model.dtype, name=f"{model.name}: prediction")
-
-
-def row_loss(model: Model, y: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:
-    """The loss of each row, weighted, with the weights' penalties added."""
-    rows: Tensor = model.loss.rows(y, p)
-    if weights is not None:
-        rows = pointwise.multiply(rows, weights)
-    for weight in model.weights:
-        if weight.regularizer is not None:
-            rows = loss.add_rows(rows, weight.regularizer(weight.tensor))
-    return rows
-
-
-def read_logs(
-    model: Model, totals: np.ndarray, rows: int, y: np.ndarray, predictions: np.ndarray | None
-) -> dict[str, float]:
-    """Totals as means, and the metrics that need all predictions if there are any."""
-    logs = {"loss": float(totals[0]) / rows}
-    number = 1
-    for metric in model.metric_objects:
-        if isinstance(metric, RowMetric):
-            logs[metric.name] = float(totals[8 * number]) / rows
-            number += 1
-        elif predictions is not None:
-            logs[metric.name] = metric.compute(y, predictions)
-    return logs
-
-
-def zeros(count: int, dtype: Any) -> np.ndarray:
-    """``count`` zeros that start on a cache line."""
-    size = np.dtype(dtype).itemsize
-    block = np.zeros(count * size + 64, np.uint8)
-    start = -block.ctypes.data % 64
-    return block[start : start + count * size].view(dtype)
+    ours = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, remember)
+    try:
+        yield raise_if_pressed
+        raise_if_pressed()
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

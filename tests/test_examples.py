@@ -20,4 +20,4 @@ def test_the_medical_example_diagnoses():
     found = dict(re.findall(r"^(accuracy|recall): (\d\.\d+)$", done.stdout, re.MULTILINE))
     assert "positive class malignant" in done.stdout
     assert float(found["accuracy"]) > 0.93
-    assert float(found["recall"]) > 0.88
+    assert float(found["recall"]) > 0.85

@@ -31,4 +31,4 @@ def describe() -> dict[str, Any]:
 if _native is not None:
     Program = _native.Program
     isa, isas, choose_isa = _native.isa, _native.isas, _native.choose_isa
-    set_threads, threads = _native.set_threads, _native.threads
+    set_threads, threads, peak_gflops = _native.set_threads, _native.threads, _native.peak_gflops

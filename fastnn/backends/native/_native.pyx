@@ -64,6 +64,7 @@ cdef extern from "program.h":
         int64_t batch
     int64_t program_run(program *p, void *const *bases, int64_t first, int64_t last, int64_t batch, int64_t rows,
                         double seconds) nogil
+    double program_peak(double seconds) nogil
     void program_run_apart(program *const *programs, void *const *const *bases, int count, int64_t last,
                            int64_t batch, int64_t rows) nogil
 
@@ -311,3 +312,10 @@ def choose_isa(str name):
 def isas():
     """The instruction sets of this machine and build."""
     return [name for name in ("base", "avx2", "avx512", "neon") if dispatch_has(name.encode())]
+
+
+def peak_gflops(double seconds=0.1):
+    """GFLOP/s of multiply-adds in registers, all threads together: what products are measured against."""
+    with nogil:
+        seconds = program_peak(seconds)
+    return seconds / 1e9

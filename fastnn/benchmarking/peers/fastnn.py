@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import fastnn
+from fastnn import backends
 from fastnn.benchmarking.peers import Case, repeated
 from fastnn.benchmarking.workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Net, Product, Workload, table, weights
 
@@ -93,15 +94,16 @@ def predictions(workload: Workload) -> list[Case]:
 
 
 def product(work: Product) -> Case:
-    from fastnn.backends import native
+    (out,), once = backends.single(fastnn.config.backend(), OPS[work.form], work.operands())
 
-    a, b = work.operands()
-    return Case("native", repeated(native.single(OPS[work.form], [a, b], work.out_shape)))
+    def run(n: int) -> Any:
+        repeated(once)(n)
+        return out
+
+    return Case(fastnn.config.backend(), run)
 
 
 def peak_gflops(seconds: float) -> float | None:
-    """Multiply-add peak of the threads in use, None if the engine cannot tell."""
-    from fastnn.backends import native
-
-    measure = getattr(native, "peak_gflops", None)
+    """Multiply-add peak of all threads in use, None if the backend cannot tell."""
+    measure = getattr(backends.load(fastnn.config.backend()), "peak_gflops", None)
     return None if measure is None else float(measure(seconds=seconds))

@@ -1,0 +1,249 @@
+"""The Plans of a training step, a test step and prediction, and the arrays that they run over.
+
+A training step is one Plan: gather the batch, forward, loss, backward, update, running totals. Its buffers:
+
+    x, y, weight   all rows, as given
+    index          stream: the rows of each batch
+    rates, step    streams: what the optimizer and dropout need at each step
+    weights<i>     the flat weights; one buffer for each model that the layers come from
+    grads, slot<i> the gradients and the optimizer's memory, flat
+    totals         running sums of the loss and the metrics, in double precision
+    predictions    the epoch's predictions, for metrics that need them all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn import config
+from fastnn.autodiff import gradients
+from fastnn.graph import ALL, Node, Place, Tensor
+from fastnn.layers.base import Training, Weight
+from fastnn.metrics import RowMetric
+from fastnn.ops import data, loss, pointwise
+from fastnn.plan import Plan, aligned, losses_on_logits
+
+if TYPE_CHECKING:
+    from fastnn.models import Model
+
+#: A weight with so many elements is updated by itself, right after its gradient, while both are in the cache.
+LARGE = 1 << 15
+#: Rows that testing and predicting take at a time: results do not depend on it, speed does.
+ROWS = 256
+
+
+def leaf(shape: Sequence[int | None], buffer: str, dtype: str = "float", *, stream: bool = False) -> Tensor:
+    """A Tensor found in a buffer."""
+    return Tensor(tuple(shape), dtype, place=Place(buffer, 0, stream), name=buffer)
+
+
+@dataclass
+class Layout:
+    """Which weights are trained, and where their gradients and slots lie in the flat vectors."""
+
+    weights: list[Weight]
+    offsets: list[int]
+    size: int
+
+    @classmethod
+    def of(cls, weights: Sequence[Weight]) -> Layout:
+        offsets, size = [], 0
+        for weight in weights:
+            offsets.append(size)
+            size += aligned(weight.size)
+        return cls(list(weights), offsets, size)
+
+    def runs(self, apart: bool) -> list[tuple[Weight, int, int]]:
+        """Stretches that lie side by side in the weights' vector too: first weight, offset, size.
+
+        With ``apart``, large weights are stretches of their own.
+        """
+        runs: list[tuple[Weight, int, int]] = []
+        before: Weight | None = None
+        for weight, offset in zip(self.weights, self.offsets, strict=True):
+            size = aligned(weight.size)
+            joins = (
+                before is not None
+                and before.vector is weight.vector
+                and before.offset + aligned(before.size) == weight.offset
+                and not (apart and max(before.size, weight.size) >= LARGE)
+            )
+            if joins:
+                first, start, so_far = runs[-1]
+                runs[-1] = (first, start, so_far + size)
+            else:
+                runs.append((weight, offset, size))
+            before = weight
+        return runs
+
+
+class TrainStep:
+    """The training step of a compiled model: its Plan, its Program, its vectors.
+
+    Parameters
+    ----------
+    batch : rows of a full batch
+    weighted : whether rows have weights
+    """
+
+    def __init__(self, model: Model, batch: int, weighted: bool) -> None:
+        self.model = model
+        self.dtype = model.dtype
+        self.layout = Layout.of(model.trainable_weights)
+        self.stored = [m for m in model.metric_objects if not isinstance(m, RowMetric)]
+        self.summed = [m for m in model.metric_objects if isinstance(m, RowMetric)]
+        roots = self._record(weighted)
+        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=f"{model.name}: training step")
+        self.program = config.active_backend().Program(self.plan)
+        self.totals = np.zeros(8 * (1 + len(self.summed)), np.float64)
+        self.grads = zeros(self.layout.size, self.dtype)
+
+    def _record(self, weighted: bool) -> list[Tensor | Node]:
+        model = self.model
+        index = leaf((None,), "index", "int64", stream=True)
+        step = leaf((1,), "step", "int64", stream=True)
+        x = data.gather(leaf((ALL, *model.input_shape[1:]), "x"), index)
+        y = data.gather(leaf((ALL, *model.loss.target_shape(model.output_shape)[1:]), "y"), index)
+        p = model.trace(x, Training(model.seed, step))
+        unit = data.gather(leaf((ALL,), "weight"), index) if weighted else None
+        rows = row_loss(model, y, p, unit)
+        fused = losses_on_logits([rows, p])
+        rows, p = fused[rows], fused[p]
+
+        optimizer = model.optimizer
+        found = gradients(rows, [w.tensor for w in self.layout.weights])
+        roots: list[Tensor | Node] = []
+        for weight, offset, gradient in zip(self.layout.weights, self.layout.offsets, found, strict=True):
+            if gradient is None:
+                continue
+            gradient = optimizer.clip(gradient, whole=False)
+            if gradient.place is not None:
+                raise AssertionError(f"{weight.name}: its gradient already has a place")
+            gradient.place, gradient.name = Place("grads", offset), f"gradient of {weight.name}"
+            roots.append(gradient)
+        whole = leaf((self.layout.size,), "grads")
+        clipped = optimizer.clip(whole, whole=True)
+        if clipped is not whole:
+            clipped.place = Place("clipped")
+        rates = leaf((optimizer.rate_count,), "rates", stream=True)
+        for first, offset, size in self.layout.runs(apart=clipped is whole):
+            assert first.tensor.place is not None
+            flat = Tensor((size,), place=Place(first.tensor.place.buffer, first.offset), name="weights")
+            slots = [Tensor((size,), place=Place(f"slot{i}", offset)) for i in range(len(optimizer.slots))]
+            part = Tensor((size,), place=Place(clipped.place.buffer if clipped.place else "grads", offset))
+            if clipped is not whole:
+                roots.append(clipped)
+            roots.append(optimizer.update(flat, slots, part, rates))
+        for number, values in enumerate([rows, *(m.rows(y, p) for m in self.summed)]):
+            roots.append(loss.accumulate(Tensor((1,), "float64", place=Place("totals", 8 * number)), values))
+        if self.stored:
+            roots.append(data.scatter(leaf((ALL, *p.shape[1:]), "predictions"), p, index))
+        return roots
+
+    def buffers(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The buffers that stay the same for all epochs over this data."""
+        found = {**self.model.vectors(), "x": x, "y": y, "grads": self.grads, "totals": self.totals}
+        found |= {f"slot{i}": vector for i, vector in enumerate(self.model.slots(self.layout))}
+        if weights is not None:
+            found["weight"] = weights
+        if self.stored:
+            found["predictions"] = np.empty((len(x), *self.model.output_shape[1:]), self.dtype)
+        if "clipped" in self.plan.buffers:
+            found["clipped"] = zeros(self.layout.size, self.dtype)
+        return found
+
+    def streams(self, index: np.ndarray, first: int, count: int) -> dict[str, np.ndarray]:
+        """The buffers of one epoch: row order, and the numbers of ``count`` steps from step ``first`` on."""
+        return {
+            "index": index,
+            "rates": self.model.optimizer.rates(first, count),
+            "step": np.arange(first, first + count, dtype=np.int64),
+        }
+
+    def logs(self, buffers: dict[str, np.ndarray], rows: int, y: np.ndarray) -> dict[str, float]:
+        """Loss and metrics of the ``rows`` rows since the totals were last 0. Stored metrics need a whole epoch."""
+        return read_logs(self.model, self.totals, rows, y, buffers.get("predictions") if rows == len(y) else None)
+
+
+class TestStep:
+    """Loss and metrics without training; or, without a loss, prediction."""
+
+    __test__ = False  # not a test case, whatever its name
+
+    def __init__(self, model: Model, weighted: bool) -> None:
+        self.model = model
+        self.summed = [m for m in model.metric_objects if isinstance(m, RowMetric)]
+        self.stored = len(self.summed) < len(model.metric_objects)
+        x = leaf((None, *model.input_shape[1:]), "x", stream=True)
+        y = leaf((None, *model.loss.target_shape(model.output_shape)[1:]), "y", stream=True)
+        p = model.trace(x, None)
+        rows = row_loss(model, y, p, leaf((None,), "weight", stream=True) if weighted else None)
+        fused = losses_on_logits([rows, p])
+        rows, p = fused[rows], fused[p]
+        roots: list[Tensor | Node] = []
+        for number, values in enumerate([rows, *(m.rows(y, p) for m in self.summed)]):
+            roots.append(loss.accumulate(Tensor((1,), "float64", place=Place("totals", 8 * number)), values))
+        if self.stored:
+            p.place = Place("out", 0, stream=True)
+            roots.append(p)
+        self.plan = Plan(roots, batch=ROWS, dtype=model.dtype, name=f"{model.name}: test step")
+        self.program = config.active_backend().Program(self.plan)
+        self.totals = np.zeros(8 * (1 + len(self.summed)), np.float64)
+
+    def run(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
+        """Loss and metrics for these rows."""
+        buffers = {**self.model.vectors(), "x": x, "y": y, "totals": self.totals}
+        if weights is not None:
+            buffers["weight"] = weights
+        if self.stored:
+            buffers["out"] = np.empty((len(x), *self.model.output_shape[1:]), self.model.dtype)
+        self.totals[:] = 0.0
+        self.program.run(buffers, 0, -(-len(x) // ROWS), ROWS, len(x))
+        return read_logs(self.model, self.totals, len(x), y, buffers.get("out"))
+
+
+def predict_plan(model: Model, batch: int = ROWS) -> Plan:
+    """Rows in, predictions out; both are streams."""
+    p = model.trace(leaf((None, *model.input_shape[1:]), "x", stream=True), None)
+    if p.place is not None:  # a model without an op: its output is its input
+        p = pointwise.clip(p, limit=float("inf"))
+    p.place = Place("out", 0, stream=True)
+    return Plan([p], batch=batch, dtype=model.dtype, name=f"{model.name}: prediction")
+
+
+def row_loss(model: Model, y: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:
+    """The loss of each row, weighted, with the weights' penalties added."""
+    rows: Tensor = model.loss.rows(y, p)
+    if weights is not None:
+        rows = pointwise.multiply(rows, weights)
+    for weight in model.weights:
+        if weight.regularizer is not None:
+            rows = loss.add_rows(rows, weight.regularizer(weight.tensor))
+    return rows
+
+
+def read_logs(
+    model: Model, totals: np.ndarray, rows: int, y: np.ndarray, predictions: np.ndarray | None
+) -> dict[str, float]:
+    """Totals as means, and the metrics that need all predictions if there are any."""
+    logs = {"loss": float(totals[0]) / rows}
+    number = 1
+    for metric in model.metric_objects:
+        if isinstance(metric, RowMetric):
+            logs[metric.name] = float(totals[8 * number]) / rows
+            number += 1
+        elif predictions is not None:
+            logs[metric.name] = metric.compute(y, predictions)
+    return logs
+
+
+def zeros(count: int, dtype: Any) -> np.ndarray:
+    """``count`` zeros that start on a cache line."""
+    size = np.dtype(dtype).itemsize
+    block = np.zeros(count * size + 64, np.uint8)
+    start = -block.ctypes.data % 64
+    return block[start : start + count * size].view(dtype)
