@@ -10,7 +10,10 @@
  * v_max v_min (a, b)      b where either is NaN: put the constant first to let NaN through
  * v_less(a, b), v_select(mask, yes, no)
  * v_transpose(r)          r[0 .. VL-1], rows and columns exchanged
- * v_i..., v_as_...        32-bit integers in the lanes, for vmath.h and random.c
+ * v_i..., v_as_...        32-bit integers in the lanes, for vmath.h and random.c; they wrap around
+ *
+ * FASTNN_PLAIN_C          ISA_BASE without any extension of the language, as it is for a compiler that is neither GCC nor
+ *                         Clang; for tests
  */
 #ifndef FASTNN_SIMD_H
 #define FASTNN_SIMD_H
@@ -18,7 +21,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(FASTNN_PLAIN_C)
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 #define prefetch(p) __builtin_prefetch(p)
@@ -151,6 +154,7 @@ INLINE void v_transpose(vf *r)
 #define v_sqrt(a) ((vf)vsqrtq_f32(a))
 typedef float32x4_t vf;
 typedef int32x4_t vi;
+typedef uint32x4_t vu;
 typedef uint32x4_t vm;
 INLINE vi v_round_int(vf a) { return vcvtnq_s32_f32(a); }
 INLINE vf v_select(vm m, vf yes, vf no) { return vbslq_f32(m, yes, no); }
@@ -162,8 +166,7 @@ INLINE vf v_as_float(vi a) { return vreinterpretq_f32_s32(a); }
 INLINE vi v_as_int(vf a) { return vreinterpretq_s32_f32(a); }
 INLINE vf v_set(float x) { return vdupq_n_f32(x); }
 INLINE vi v_iset(int32_t x) { return vdupq_n_s32(x); }
-#define v_ishr(a, n) vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), n))
-#elif defined(__GNUC__) /* ISA_BASE: four floats at a time in the compiler's own vectors */
+#elif defined(__GNUC__) && !defined(FASTNN_PLAIN_C) /* ISA_BASE: four floats at a time in the compiler's own vectors */
 #include <math.h>
 #define VL 4
 typedef float vf __attribute__((vector_size(16), may_alias, aligned(4)));
@@ -183,12 +186,12 @@ INLINE vf v_as_float(vi a) { return (vf)a; }
 INLINE vi v_as_int(vf a) { return (vi)a; }
 INLINE vf v_set(float x) { return (vf){x, x, x, x}; }
 INLINE vi v_iset(int32_t x) { return (vi){x, x, x, x}; }
-#define v_ishr(a, n) ((vi)((vu)(a) >> (n)))
 #else /* ISA_BASE for any compiler: one float at a time */
 #include <math.h>
 #define VL 1
 typedef float vf;
 typedef int32_t vi;
+typedef uint32_t vu;
 typedef int vm;
 INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
 INLINE vf v_sqrt(vf a) { return sqrtf(a); }
@@ -202,7 +205,6 @@ INLINE vf v_as_float(vi a) { vf v; memcpy(&v, &a, 4); return v; }
 INLINE vi v_as_int(vf a) { vi v; memcpy(&v, &a, 4); return v; }
 INLINE vf v_set(float x) { return x; }
 INLINE vi v_iset(int32_t x) { return x; }
-#define v_ishr(a, n) ((vi)((uint32_t)(a) >> (n)))
 #endif
 
 INLINE vf v_load(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
@@ -229,12 +231,13 @@ INLINE void v_transpose(vf *r)
 }
 INLINE vf v_max(vf a, vf b) { return v_select(v_less(b, a), a, b); }
 INLINE vf v_min(vf a, vf b) { return v_select(v_less(a, b), a, b); }
-INLINE vi v_iadd(vi a, vi b) { return a + b; }
-INLINE vi v_isub(vi a, vi b) { return a - b; }
+INLINE vi v_iadd(vi a, vi b) { return (vi)((vu)a + (vu)b); }
+INLINE vi v_isub(vi a, vi b) { return (vi)((vu)a - (vu)b); }
 INLINE vi v_iand(vi a, vi b) { return a & b; }
 INLINE vi v_ior(vi a, vi b) { return a | b; }
 INLINE vi v_ixor(vi a, vi b) { return a ^ b; }
-#define v_ishl(a, n) ((a) << (n))
+#define v_ishl(a, n) ((vi)((vu)(a) << (n)))
+#define v_ishr(a, n) ((vi)((vu)(a) >> (n)))
 #define v_isar(a, n) ((a) >> (n))
 
 #endif

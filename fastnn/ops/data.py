@@ -15,13 +15,25 @@ def _cases(rng: np.random.Generator) -> Iterator[Case]:
         yield (rng.standard_normal((n + 2, f)), rng.integers(0, n + 2, n)), {}
 
 
-@op(shape=lambda x, index: (index[0], *x[1:]), terms=lambda x, index: 0, cases=_cases)
+def _shape_gather(x: Shape, index: Shape) -> Shape:
+    if len(index) != 1:
+        raise ValueError(f"needs an index (N,). Received: {index}")
+    return (index[0], *x[1:])
+
+
+def _shape_scatter(store: Shape, rows: Shape, index: Shape) -> None:
+    if rows != (*index, *store[1:]):
+        raise ValueError(f"needs rows (N, ...) like those of the store, and an index (N,). Received: {store}, {rows}, {index}")
+
+
+@op(shape=_shape_gather, terms=lambda x, index: 0, cases=_cases)
 def gather(x, index):
     """The rows of ``x`` named by ``index (N,)``: a batch."""
     return x[index]
 
 
 @op(
+    shape=_shape_scatter,
     updates=(0,),
     terms=lambda store, rows, index: 0,
     cases=lambda rng: (

@@ -32,7 +32,8 @@ class Op:
     ----------
     name : the body's name, the same in Python, Numba, Cython and C
     reference : the body; arrays in, array out (a tuple of the new values for an op that updates in place)
-    shape : ``shape(*input_shapes, **attrs)`` -> output shape; raises the ValueError that the user sees
+    shape : ``shape(*input_shapes, **attrs)`` -> output shape (None for an op without output); raises the ValueError
+        that the user sees, without the op's name, which is put before it
     gradient : ``gradient(g, y, *inputs, **attrs)`` -> one Tensor or None for each input; None: not differentiable
     terms : ``terms(*input_shapes, **attrs)``: rounded operations behind one output element, for tolerances
     scale : ``scale(*inputs, **attrs)`` -> magnitude of the summed terms of each output element (float64 arrays in)
@@ -48,7 +49,7 @@ class Op:
         self,
         reference: Callable[..., Any],
         *,
-        shape: Callable[..., Shape] | None,
+        shape: Callable[..., Shape | None],
         gradient: Callable[..., tuple[Tensor | None, ...]] | None,
         terms: Callable[..., float],
         scale: Callable[..., Any] | None,
@@ -91,7 +92,10 @@ class Op:
 
     def infer(self, *shapes: Shape, **attrs: Any) -> Shape | None:
         """The output's shape (None for an op without output); checks the inputs' shapes."""
-        return None if self.shape is None else self.shape(*shapes, **attrs)
+        try:
+            return self.shape(*shapes, **attrs)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
 
     def complete(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """``attrs`` with the defaults filled in; refuses unknown and missing names."""
@@ -115,7 +119,7 @@ class Op:
 def op(
     *,
     cases: Cases,
-    shape: Callable[..., Shape] | None = None,
+    shape: Callable[..., Shape | None],
     gradient: Callable[..., tuple[Any, ...]] | None = None,
     terms: Callable[..., float] = lambda *shapes, **attrs: 1,
     scale: Callable[..., Any] | None = None,
@@ -145,12 +149,8 @@ def op(
     return declare
 
 
-def same_shape(name: str) -> Callable[..., Shape]:
+def same_shape(first: Shape, *others: Shape, **attrs: Any) -> Shape:
     """Shape rule: all inputs have one shape, and it is the output's."""
-
-    def rule(first: Shape, *others: Shape, **attrs: Any) -> Shape:
-        if any(other != first for other in others):
-            raise ValueError(f"{name}: the inputs must have one shape. Received: {first} and {others}")
-        return first
-
-    return rule
+    if any(other != first for other in others):
+        raise ValueError(f"the inputs must have one shape. Received: {', '.join(map(str, (first, *others)))}")
+    return first

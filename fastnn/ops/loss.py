@@ -19,28 +19,25 @@ from fastnn.ops.declare import SIZES, Case, op, same_shape
 EPSILON = 1e-7
 
 
-def _shape_rows(name: str) -> Callable[..., Shape]:
-    def rule(p: Shape, y: Shape) -> Shape:
-        if len(p) != 2 or p != y:
-            raise ValueError(f"{name}: prediction and target must have one shape (N, C). Received: {p} and {y}")
-        return (p[0],)
+def _shape_rows(p: Shape, y: Shape) -> Shape:
+    if len(p) != 2 or p != y:
+        raise ValueError(f"prediction and target must have one shape (N, C). Received: {p} and {y}")
+    return (p[0],)
+
+
+def _shape_labels(p: Shape, y: Shape) -> Shape:
+    if len(p) != 2 or y != (p[0], 1):
+        raise ValueError(f"needs predictions (N, C) and labels (N, 1). Received: {p} and {y}")
+    return (p[0],)
+
+
+def _shape_dx(rows: Callable[[Shape, Shape], Shape]) -> Callable[..., Shape]:
+    def rule(g: Shape, p: Shape, y: Shape) -> Shape:
+        if g != rows(p, y):
+            raise ValueError(f"needs one gradient a row. Received: {g} for predictions {p}")
+        return p
 
     return rule
-
-
-def _shape_labels(name: str) -> Callable[..., Shape]:
-    def rule(p: Shape, y: Shape) -> Shape:
-        if len(p) != 2 or y != (p[0], 1):
-            raise ValueError(f"{name}: needs predictions (N, C) and labels (N, 1). Received: {p} and {y}")
-        return (p[0],)
-
-    return rule
-
-
-def _shape_dx(g: Shape, p: Shape, y: Shape) -> Shape:
-    if g != (p[0],):
-        raise ValueError(f"loss gradient: needs one value a row. Received: {g} for predictions {p}")
-    return p
 
 
 def _probability(p: np.ndarray) -> np.ndarray:
@@ -92,9 +89,8 @@ def _cases(prediction: str, target: str, gradient: bool = False) -> Any:
 
 
 def _loss(prediction: str, target: str, gradient: Any, scale: Any) -> Any:
-    name = f"loss on {prediction}"
     return op(
-        shape=_shape_labels(name) if target == "label" else _shape_rows(name),
+        shape=_shape_labels if target == "label" else _shape_rows,
         gradient=gradient,
         terms=lambda p, y: p[1] + 16,
         scale=scale,
@@ -104,7 +100,7 @@ def _loss(prediction: str, target: str, gradient: Any, scale: Any) -> Any:
 
 def _loss_gradient(prediction: str, target: str, scale: Any) -> Any:
     return op(
-        shape=_shape_dx,
+        shape=_shape_dx(_shape_labels if target == "label" else _shape_rows),
         terms=lambda g, p, y: p[1] + 12,
         scale=lambda g, p, y: abs(g)[:, None] * scale(p, y),
         cases=_cases(prediction, target, gradient=True),
@@ -221,7 +217,7 @@ def _one_row(rng: np.random.Generator) -> Iterator[Case]:
         yield (rng.standard_normal(n),), {}
 
 
-@op(shape=same_shape("mean_seed"), scale=lambda rows: 1.0, cases=_one_row)
+@op(shape=same_shape, scale=lambda rows: 1.0, cases=_one_row)
 def mean_seed(rows):
     """The gradient of ``mean(rows)``: every entry ``1 / N``, N the rows of this batch."""
     return np.full_like(rows, 1.0 / len(rows))
@@ -229,7 +225,7 @@ def mean_seed(rows):
 
 def _shape_add_rows(rows: Shape, s: Shape) -> Shape:
     if len(rows) != 1 or s != (1,):
-        raise ValueError(f"add_rows: needs (N,) and (1,). Received: {rows} and {s}")
+        raise ValueError(f"needs (N,) and (1,). Received: {rows} and {s}")
     return rows
 
 
@@ -255,7 +251,13 @@ def sum_all(rows):
     return rows.sum(keepdims=True)
 
 
+def _shape_accumulate(total: Shape, rows: Shape) -> None:
+    if total != (1,) or len(rows) != 1:
+        raise ValueError(f"needs a total (1,) and rows (N,). Received: {total} and {rows}")
+
+
 @op(
+    shape=_shape_accumulate,
     updates=(0,),
     terms=lambda total, rows: rows[0],
     scale=lambda total, rows: abs(total) + abs(rows).sum(),

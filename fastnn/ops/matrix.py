@@ -36,25 +36,24 @@ def _products(layout: str) -> Any:
     return cases
 
 
-def _check(name: str, ok: bool, first: Shape, second: Shape) -> None:
+def _check(ok: bool, first: Shape, second: Shape) -> None:
     if not ok:
-        raise ValueError(f"{name}: the sizes of the arrays do not fit together. Received: shapes {first} and {second}")
+        raise ValueError(f"the sizes of the arrays do not fit together. Received: shapes {first} and {second}")
 
 
 def _shape_matmul(x: Shape, w: Shape) -> Shape:
-    _check("matmul", len(x) == len(w) == 2 and x[1] == w[0], x, w)
+    _check(len(x) == len(w) == 2 and x[1] == w[0], x, w)
     return x[0], w[1]
 
 
 def _shape_matmul_nt(g: Shape, w: Shape) -> Shape:
-    _check("matmul_nt", len(g) == len(w) == 2 and g[1] == w[1], g, w)
+    _check(len(g) == len(w) == 2 and g[1] == w[1], g, w)
     return g[0], w[0]
 
 
 def _shape_matmul_tn(x: Shape, g: Shape) -> Shape:
-    _check("matmul_tn", len(x) == len(g) == 2 and x[0] == g[0], x, g)
+    _check(len(x) == len(g) == 2 and x[0] == g[0], x, g)
     return x[1], g[1]
-
 
 
 @op(
@@ -95,7 +94,7 @@ def matmul_tn(x, g):
 
 
 def _shape_add_bias(y: Shape, b: Shape) -> Shape:
-    _check("add_bias", len(y) == 2 and len(b) == 1 and y[1] == b[0], y, b)
+    _check(len(y) == 2 and len(b) == 1 and y[1] == b[0], y, b)
     return y
 
 
@@ -117,7 +116,7 @@ def add_bias(x, b):
 
 
 def _shape_sum_rows(g: Shape) -> Shape:
-    _check("sum_rows", len(g) == 2, g, ())
+    _check(len(g) == 2, g, ())
     return (g[1],)
 
 
@@ -134,7 +133,7 @@ def sum_rows(g):
 
 def _shape_dense(x: Shape, w: Shape, b: Shape | None = None, *, activation: str) -> Shape:
     if activation not in DENSE_ACTIVATIONS:
-        raise ValueError(f"dense: activation must be one of {', '.join(DENSE_ACTIVATIONS)}. Received: {activation!r}")
+        raise ValueError(f"activation must be one of {', '.join(DENSE_ACTIVATIONS)}. Received: {activation!r}")
     y = _shape_matmul(x, w)
     return y if b is None else _shape_add_bias(y, b)
 
@@ -170,7 +169,7 @@ def dense(x, w, b=None, *, activation="linear"):
 
 def _shape_dense_dx(g: Shape, w: Shape, y: Shape, *, activation: str) -> Shape:
     shape = _shape_matmul_nt(g, w)
-    _check("dense_dx", shape == y, shape, y)
+    _check(shape == y, shape, y)
     return shape
 
 

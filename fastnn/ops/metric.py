@@ -13,13 +13,13 @@ from fastnn.ops.declare import SIZES, Case, op
 
 def _shape(p: Shape, y: Shape, **attrs: Any) -> Shape:
     if len(p) != 2 or p != y:
-        raise ValueError(f"accuracy: prediction and target must have one shape (N, C). Received: {p} and {y}")
+        raise ValueError(f"prediction and target must have one shape (N, C). Received: {p} and {y}")
     return (p[0],)
 
 
 def _shape_labels(p: Shape, y: Shape) -> Shape:
     if len(p) != 2 or y != (p[0], 1):
-        raise ValueError(f"sparse accuracy: needs predictions (N, C) and labels (N, 1). Received: {p} and {y}")
+        raise ValueError(f"needs predictions (N, C) and labels (N, 1). Received: {p} and {y}")
     return (p[0],)
 
 

@@ -70,7 +70,7 @@ def _gradient_cases(forward: Callable[[], Op], of_output: bool, **attrs: Any) ->
 def activation_gradient(forward: Callable[[], Op], *, of: str = "y", terms: float = 12, **attrs: Any) -> Any:
     """Declare ``<activation>_dx(g, y)`` or, with ``of="x"``, ``<activation>_dx(g, x)``."""
     return op(
-        shape=same_shape("activation gradient"),
+        shape=same_shape,
         terms=lambda *shapes, **attrs: terms,
         scale=lambda g, value, **attrs: abs(g) * (1.0 + abs(value)),
         cases=_gradient_cases(forward, of == "y", **attrs),
@@ -290,7 +290,7 @@ def _two(rng: np.random.Generator) -> Iterator[Case]:
 
 
 @op(
-    shape=same_shape("add"),
+    shape=same_shape,
     gradient=lambda g, y, a, b: (g, g),
     scale=lambda a, b: abs(a) + abs(b),
     cases=_two,
@@ -302,7 +302,7 @@ def add(a, b):
 
 
 @op(
-    shape=same_shape("multiply"),
+    shape=same_shape,
     gradient=lambda g, y, a, b: (multiply(g, b), multiply(g, a)),
     scale=lambda a, b: abs(a * b),
     cases=_two,
@@ -354,8 +354,14 @@ def penalty(w, *, l1, l2):
     return np.asarray(l1 * abs(w).sum() + l2 * np.square(w).sum(), w.dtype).reshape(1)
 
 
+def _shape_penalty_dx(g: Shape, w: Shape, **attrs: Any) -> Shape:
+    if g != (1,):
+        raise ValueError(f"needs the gradient of one number, of shape (1,). Received: {g}")
+    return w
+
+
 @op(
-    shape=lambda g, w, **attrs: w,
+    shape=_shape_penalty_dx,
     scale=lambda g, w, l1, l2: abs(g) * (l1 + 2.0 * l2 * abs(w)),
     terms=lambda g, w, **attrs: 3,
     cases=lambda rng: (((rng.standard_normal(1), w), attrs) for (w,), attrs in _penalty_cases(rng)),

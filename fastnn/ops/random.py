@@ -57,7 +57,7 @@ def _cases(rng: np.random.Generator) -> Iterator[Case]:
 
 def _shape(x: Shape, step: Shape, **attrs: object) -> Shape:
     if step != (1,):
-        raise ValueError(f"dropout: needs the step number as an array of shape (1,). Received: shape {step}")
+        raise ValueError(f"needs the step number as an array of shape (1,). Received: shape {step}")
     return x
 
 

@@ -13,7 +13,7 @@ from fastnn.ops.declare import SIZES, Case, op
 
 def _shape(x: Shape, *, shape: tuple[int, ...]) -> Shape:
     if None in x[1:] or np.prod(x[1:], dtype=float) != np.prod(shape, dtype=float):  # type: ignore[arg-type]
-        raise ValueError(f"reshape: rows of shape {x[1:]} cannot become rows of another size. Received: shape={shape}")
+        raise ValueError(f"rows of shape {x[1:]} cannot become rows of another size. Received: shape={shape}")
     return (x[0], *shape)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.graph import Shape
 from fastnn.ops.declare import SIZES, Case, op
 
 
@@ -28,7 +29,12 @@ def _cases(slots: int, rates: int, attrs: list[dict[str, Any]], squared: tuple[i
 
 
 def _update(slots: int, rates: int, attrs: list[dict[str, Any]], squared: tuple[int, ...] = ()) -> Any:
+    def rule(*shapes: Shape, **attrs: Any) -> None:
+        if len({*shapes[:-1]}) > 1 or len(shapes[0]) != 1 or shapes[-1] != (rates,):
+            raise ValueError(f"needs flat vectors of one size, then {rates} rates. Received: {', '.join(map(str, shapes))}")
+
     return op(
+        shape=rule,
         updates=tuple(range(slots + 1)),
         terms=lambda *shapes, **attrs: 12,
         scale=lambda *arrays, **attrs: 1.0 + sum(abs(a) for a in arrays[:-1]) ** 2,
