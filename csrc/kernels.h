@@ -26,9 +26,9 @@ enum activation { ACTIVATIONS(ACTIVATION_CODE) ACT_COUNT };
 
 /* The attributes of all ops; each reads its own. X(type, name) */
 #define ATTRIBUTES(X) \
-    X(float, alpha) X(float, negative_slope) X(float, limit) X(float, l1) X(float, l2) X(float, threshold) \
-    X(float, rate) X(float, momentum) X(float, rho) X(float, beta_1) X(float, beta_2) X(float, epsilon) \
-    X(float, weight_decay) X(int32_t, nesterov) X(int32_t, activation) X(uint32_t, stream) X(uint64_t, seed)
+    X(double, alpha) X(double, negative_slope) X(double, limit) X(double, l1) X(double, l2) X(double, threshold) \
+    X(double, rate) X(double, momentum) X(double, rho) X(double, beta_1) X(double, beta_2) X(double, epsilon) \
+    X(double, weight_decay) X(int32_t, nesterov) X(int32_t, activation) X(uint32_t, stream) X(uint64_t, seed)
 
 struct attributes {
 #define ATTRIBUTE_FIELD(type, name) type name;

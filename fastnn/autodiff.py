@@ -16,14 +16,12 @@ from fastnn.ops.pointwise import add
 def gradients(rows: Tensor, wrt: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradients of ``mean(rows)`` with respect to ``wrt``.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (N,), one loss value a row
-    wrt : the leaves to differentiate by
+    Args:
+        rows: Tensor of shape (N,), one loss value a row
+        wrt: the leaves to differentiate by
 
-    Returns
-    -------
-    One Tensor, of the leaf's shape, for each of ``wrt``; None where the loss does not depend on it.
+    Returns:
+        One Tensor, of the leaf's shape, for each of ``wrt``; None where the loss does not depend on it.
     """
     wanted = {id(leaf) for leaf in wrt}
     nodes = nodes_behind([rows])

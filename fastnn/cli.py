@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
     name = f"fastnn {options.command}"
+    logger = logging.getLogger("fastnn")
+    level = logger.level
     remarks = _remarks_to_stderr(name, quiet=getattr(options, "quiet", False))
     try:
         _require_extras(options.command)
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     finally:
-        logging.getLogger("fastnn").removeHandler(remarks)
+        logger.removeHandler(remarks)
+        logger.setLevel(level)
 
 
 # -------------------------------------------------------------------- the commands

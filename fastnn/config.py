@@ -28,19 +28,18 @@ _models = 0
 def set_backend(name: str) -> None:
     """Choose what runs models that are compiled or called from now on.
 
-    Parameters
-    ----------
-    name : "auto" (the first that works of the following), "native" (C), "numba" or "numpy"
+    Args:
+        name: "auto" (the first that works of the following), "native" (C), "numba" or "numpy"
 
-    Raises
-    ------
-    ValueError : the name is unknown, or that backend cannot run here; the message says why
+    Raises:
+        ValueError: the name is unknown, or that backend cannot run here; the message says why
 
-    >>> import fastnn
-    >>> fastnn.config.set_backend("numpy")
-    >>> fastnn.config.backend()
-    'numpy'
-    >>> fastnn.config.set_backend("auto")
+    Example:
+        >>> import fastnn
+        >>> fastnn.config.set_backend("numpy")
+        >>> fastnn.config.backend()
+        'numpy'
+        >>> fastnn.config.set_backend("auto")
     """
     global _backend
     if name == "auto":
@@ -98,9 +97,8 @@ def set_seed(n: int) -> None:
 
     Models made after this call get seeds 0, 1, 2, ... derived from ``n``, so the same program gives the same bits.
 
-    Parameters
-    ----------
-    n : int >= 0
+    Args:
+        n: int >= 0
     """
     global _seed, _models
     _seed = whole("set_seed", "n", n, low=0)
@@ -151,9 +149,10 @@ def get_config() -> dict[str, Any]:
 def show_config() -> None:
     """Print which backend runs and why, instruction set, threads, versions.
 
-    >>> import fastnn
-    >>> fastnn.show_config()  # doctest: +ELLIPSIS
-    fastnn    ...
+    Example:
+        >>> import fastnn
+        >>> fastnn.show_config()  # doctest: +ELLIPSIS
+        fastnn    ...
     """
     lines = []
     for key, value in get_config().items():

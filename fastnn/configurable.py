@@ -32,9 +32,8 @@ class Configurable:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The object that ``get_config`` described.
 
-        Raises
-        ------
-        ValueError : a name is not an argument, or a value is not allowed
+        Raises:
+            ValueError: a name is not an argument, or a value is not allowed
         """
         if not isinstance(config, Mapping):
             raise ValueError(f"{cls.__name__}: config must be a mapping. Received: {config!r}")

@@ -13,9 +13,8 @@ def as_rows(what: str, name: str, data: Any, dtype: str, *, finite: bool = True)
 
     Takes arrays, data frames, lists; any real dtype, layout, byte order.
 
-    Raises
-    ------
-    ValueError : it holds no numbers, has no rows or no batch axis, is ragged, or (``finite``) holds NaN or infinity
+    Raises:
+        ValueError: it holds no numbers, has no rows or no batch axis, is ragged, or (``finite``) holds NaN or infinity
     """
     try:
         array = np.asarray(data)

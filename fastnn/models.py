@@ -28,25 +28,24 @@ logger = logging.getLogger(__name__)
 class Model(Trainable):
     """A network from an input Tensor to an output Tensor.
 
-    Parameters
-    ----------
-    inputs : Tensor from ``Input``
-    outputs : Tensor made from it by layers
-    name : made up if None
+    Args:
+        inputs: Tensor from ``Input``
+        outputs: Tensor made from it by layers
+        name: made up if None
 
-    Attributes
-    ----------
-    layers : the layers in the order of the data
-    input_shape, output_shape : shapes with None for the batch
-    optimizer, loss, metric_objects : what ``compile`` was given, as objects
-    stop_training : set to True, training ends after the current epoch
-    preprocessing : what turns raw rows into inputs; saved with the model
+    Attributes:
+        layers: the layers in the order of the data
+        input_shape, output_shape: shapes with None for the batch
+        optimizer, loss, metric_objects: what ``compile`` was given, as objects
+        stop_training: set to True, training ends after the current epoch
+        preprocessing: what turns raw rows into inputs; saved with the model
 
-    >>> from fastnn.layers import Dense, Input
-    >>> x = Input(shape=(4,))
-    >>> model = Model(x, Dense(1)(Dense(8, activation="relu")(x)))
-    >>> model.output_shape
-    (None, 1)
+    Example:
+        >>> from fastnn.layers import Dense, Input
+        >>> x = Input(shape=(4,))
+        >>> model = Model(x, Dense(1)(Dense(8, activation="relu")(x)))
+        >>> model.output_shape
+        (None, 1)
     """
 
     def __init__(self, inputs: Tensor, outputs: Tensor, name: str | None = None) -> None:
@@ -285,16 +284,16 @@ class Model(Trainable):
 class Sequential(Model):
     """Layers one after the other.
 
-    Parameters
-    ----------
-    layers : list of layers; the first has an ``input_shape``, or is ``Input(shape)``, or the shape is that of the
-        first data
+    Args:
+        layers: list of layers; the first has an ``input_shape``, or is ``Input(shape)``, or the shape is that of the
+            first data
 
-    >>> from fastnn.layers import Dense
-    >>> model = Sequential([Dense(64, activation="relu", input_shape=(30,)), Dense(1, activation="sigmoid")])
-    >>> model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
-    >>> model.count_params()
-    2049
+    Example:
+        >>> from fastnn.layers import Dense
+        >>> model = Sequential([Dense(64, activation="relu", input_shape=(30,)), Dense(1, activation="sigmoid")])
+        >>> model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
+        >>> model.count_params()
+        2049
     """
 
     def __init__(self, layers: Sequence[Any] | None = None, name: str | None = None) -> None:
@@ -398,13 +397,11 @@ class Sequential(Model):
 def model_from_config(description: Mapping[str, Any], most_weights: int | None = None) -> Model:
     """A new model with a described architecture. Everything in the description is checked: it may come from a file.
 
-    Parameters
-    ----------
-    most_weights : with more weights than this the model is refused before anything is allocated for them
+    Args:
+        most_weights: with more weights than this the model is refused before anything is allocated for them
 
-    Raises
-    ------
-    ValueError : it is not what ``get_config`` of a Sequential or Model gives
+    Raises:
+        ValueError: it is not what ``get_config`` of a Sequential or Model gives
     """
     what = "architecture"
     if not isinstance(description, Mapping) or set(description) != {"class", "config"}:

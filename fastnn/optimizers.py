@@ -15,17 +15,15 @@ from fastnn.schedules import SCHEDULES, LearningRateSchedule
 class Optimizer(Configurable):
     """Base class.
 
-    Parameters
-    ----------
-    learning_rate : float >= 0, or a LearningRateSchedule. May be set between epochs
-    clipnorm : limit of the Euclidean norm of each weight's gradient
-    clipvalue : limit of each gradient element
-    global_clipnorm : limit of the norm of all gradients together. At most one of the three
+    Args:
+        learning_rate: float >= 0, or a LearningRateSchedule. May be set between epochs
+        clipnorm: limit of the Euclidean norm of each weight's gradient
+        clipvalue: limit of each gradient element
+        global_clipnorm: limit of the norm of all gradients together. At most one of the three
 
-    Attributes
-    ----------
-    iterations : training steps done
-    slots : names of the arrays kept for each weight
+    Attributes:
+        iterations: training steps done
+        slots: names of the arrays kept for each weight
     """
 
     parts: ClassVar[dict[str, Any]] = {"learning_rate": lambda: SCHEDULES}
@@ -90,8 +88,9 @@ class Optimizer(Configurable):
 class SGD(Optimizer):
     """Gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013) if asked.
 
-    >>> SGD(0.1, momentum=0.9, nesterov=True)
-    SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
+    Example:
+        >>> SGD(0.1, momentum=0.9, nesterov=True)
+        SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
     """
 
     def __init__(
@@ -118,8 +117,9 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Kingma & Ba 2015.
 
-    >>> Adam(learning_rate=3e-4)
-    Adam(learning_rate=0.0003)
+    Example:
+        >>> Adam(learning_rate=3e-4)
+        Adam(learning_rate=0.0003)
     """
 
     slots = ("m", "v")

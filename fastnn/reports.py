@@ -93,7 +93,7 @@ def _panel(axes: Axes, key: str, history: Mapping[str, Sequence[float]], name: s
     for _, color, values in curves:
         axes.plot(epochs, values, color=color, linewidth=1.8, marker=marker, solid_capstyle="round")
     _, color, values = curves[-1]
-    axes.plot(best + 1, values[best], "o", color=color, markersize=6, markeredgecolor="white", zorder=5)
+    axes.plot(best + 1, values[best], "o", color=color, markersize=6, markeredgecolor="white", zorder=5, clip_on=False)
     axes.set_title(name, loc="left", color=INK, fontsize=11)
     axes.set_xlabel("epoch", color=INK)
     axes.set_xlim(1 if len(epochs) > 1 else 0.5, max(len(epochs), 1.5))

@@ -84,10 +84,9 @@ class Layout:
 class TrainStep:
     """The training step of a compiled model: its Plan, its Program, its vectors.
 
-    Parameters
-    ----------
-    batch : rows of a full batch
-    weighted : whether rows have weights
+    Args:
+        batch: rows of a full batch
+        weighted: whether rows have weights
     """
 
     def __init__(self, model: Model, batch: int, weighted: bool) -> None:

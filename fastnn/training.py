@@ -112,15 +112,13 @@ class Trainable:
     ) -> None:
         """Say how to train.
 
-        Parameters
-        ----------
-        optimizer : name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
-        loss : name ("binary_crossentropy", "mse", ...) or Loss
-        metrics : names ("accuracy", "auc", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays
+        Args:
+            optimizer: name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
+            loss: name ("binary_crossentropy", "mse", ...) or Loss
+            metrics: names ("accuracy", "auc", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays
 
-        Raises
-        ------
-        ValueError : one of them is unknown; the model stays as it was
+        Raises:
+            ValueError: one of them is unknown; the model stays as it was
         """
         chosen = optimizers.get(optimizer)
         if loss is None:
@@ -156,29 +154,26 @@ class Trainable:
     ) -> callbacks_.History:
         """Train.
 
-        Parameters
-        ----------
-        x : (N, ...) inputs; y : (N, C) targets or (N,) where C is 1, or labels (N,)
-        batch_size : rows of a training step
-        epochs : number of the last epoch; training starts with number ``initial_epoch``
-        verbose : 0 silent, 1 progress bar, 2 a line an epoch, "auto": bar on a terminal, lines in a file
-        callbacks : list of Callback
-        validation_split : this share of the rows, chosen by the model's seed, is kept for validation
-        validation_data : ``(x, y)`` or ``(x, y, sample_weight)``; goes before ``validation_split``
-        shuffle : new order of the rows in each epoch, from the model's seed
-        class_weight : {class: weight}, for 0/1 targets, labels or one-hot rows; classes not named weigh 1
-        sample_weight : (N,) weights of the rows' losses
-        validation_batch_size : accepted; validation gives the same numbers for any
+        Args:
+            x: (N, ...) inputs; y : (N, C) targets or (N,) where C is 1, or labels (N,)
+            batch_size: rows of a training step
+            epochs: number of the last epoch; training starts with number ``initial_epoch``
+            verbose: 0 silent, 1 progress bar, 2 a line an epoch, "auto": bar on a terminal, lines in a file
+            callbacks: list of Callback
+            validation_split: this share of the rows, chosen by the model's seed, is kept for validation
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)``; goes before ``validation_split``
+            shuffle: new order of the rows in each epoch, from the model's seed
+            class_weight: {class: weight}, for 0/1 targets, labels or one-hot rows; classes not named weigh 1
+            sample_weight: (N,) weights of the rows' losses
+            validation_batch_size: accepted; validation gives the same numbers for any
 
-        Returns
-        -------
-        History : ``history["loss"]``, ``history["val_accuracy"]`` ...: one number an epoch
+        Returns:
+            History: ``history["loss"]``, ``history["val_accuracy"]`` ...: one number an epoch
 
-        Raises
-        ------
-        ValueError : the data do not fit; nothing has been changed
-        FloatingPointError : the loss became NaN or infinite
-        KeyboardInterrupt : on Ctrl-C, within a tenth of a second; the model is as after the last whole step
+        Raises:
+            ValueError: the data do not fit; nothing has been changed
+            FloatingPointError: the loss became NaN or infinite
+            KeyboardInterrupt: on Ctrl-C, within a tenth of a second; the model is as after the last whole step
 
         Metrics are means over the epoch while the weights change, as in Keras; validation comes after the epoch.
         """

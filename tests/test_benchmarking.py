@@ -249,3 +249,16 @@ def test_chart_without_comparisons_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no workload has times of two contestants"):
         chart.draw([product_result()], "", tmp_path / "chart.png")
     assert not (tmp_path / "chart.png").exists()
+
+
+def test_a_full_name_selects_one_workload_and_a_beginning_selects_all_that_start_so() -> None:
+    options = benchmarking.parser()
+    exact = benchmarking.selected_workloads(options, "article-row", timing.SHORT)
+    assert [work.key for work in exact] == ["article-row"]
+    begun = benchmarking.selected_workloads(options, "mlp,article-f", timing.SHORT)
+    assert [work.key for work in begun] == ["article-fit", "mlp-step", "mlp-batch"]
+
+
+def test_quick_runs_leave_out_large_products() -> None:
+    found = benchmarking.selected_workloads(benchmarking.parser(), "matmul", timing.QUICK)
+    assert max(work.product.flops for work in found if work.product) <= benchmarking.QUICK_FLOPS

@@ -9,16 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn import metrics
 
 import fastnn
 from fastnn import cli
 from fastnn.table_data import breast_cancer_table
 from fastnn.table_training import RUN_FILES
-
-pd = pytest.importorskip("pandas")
-metrics = pytest.importorskip("sklearn.metrics")
-pytest.importorskip("matplotlib")
 
 JUNK = {
     "empty": b"",
@@ -471,7 +469,6 @@ def test_interruption_is_one_line_and_130(capsys, table, monkeypatch):
     assert not Path("fastnn-run").exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
 def test_ctrl_c_ends_a_running_training_without_files(table):
     command = [sys.executable, "-m", "fastnn", "train", table, "--target", "ill", "--epochs", "100000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from fastnn.evaluation import binary_metrics, confusion_matrix, multiclass_metrics, regression_metrics, roc_auc
-
-metrics = pytest.importorskip("sklearn.metrics")
 
 CLOSE = {"rel": 1e-12, "abs": 1e-12}
 

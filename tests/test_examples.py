@@ -5,11 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("pandas")
-pytest.importorskip("sklearn")
-
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import zlib
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from fastnn import backends
 from fastnn.backends import native
+from fastnn.graph import Place, Tensor
 from fastnn.ops import OPS
+from fastnn.plan import Plan
 
 EPSILON = 2.0**-24  # half a unit in the last place: the error of one rounded operation
 
@@ -70,3 +73,310 @@ def test_op_agrees_with_its_float64_reference(name, runner):
                 f"{[a.shape for a in inputs]} {attrs}: {output[wrong][:3]} instead of {result[wrong][:3]}, "
                 f"off by {abs(output - result)[wrong].max():.3g}, allowed {np.broadcast_to(tolerance, wrong.shape)[wrong].max():.3g}"
             )
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_shape_rule_agrees_with_the_result(name):
+    op = OPS[name]
+    for inputs, attrs in cases(op):
+        shape = op.infer(*(a.shape for a in inputs), **op.complete(attrs))
+        if op.updates:
+            assert shape is None
+            for index, value in zip(op.updates, op.reference(*inputs, **attrs), strict=True):
+                assert value.shape == inputs[index].shape
+        else:
+            assert op.reference(*inputs, **attrs).shape == shape
+
+
+def other_shapes(shape):
+    """Shapes that differ in one size, or by one more axis."""
+    yield from (tuple(size + (axis == changed) for axis, size in enumerate(shape)) for changed in range(len(shape)))
+    yield (*shape, 2)
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if len(op.inputs) > 1])
+def test_inputs_that_do_not_fit_are_refused_in_the_name_of_the_op(name):
+    op, refused = OPS[name], 0
+    inputs, attrs = list(cases(op))[2]
+    for number, array in enumerate(inputs):
+        for changed in other_shapes(array.shape):
+            given = [changed if i == number else a.shape for i, a in enumerate(inputs)]
+            try:
+                result = op.infer(*given, **op.complete(attrs))
+            except ValueError as error:
+                assert str(error).startswith(f"{name}: ")
+                assert "Received: " in str(error)
+                refused += 1
+                continue
+            if not op.updates:  # a size that is free, such as the rows of a matmul
+                arrays = [np.ones(shape, a.dtype) for shape, a in zip(given, inputs, strict=True)]
+                assert op.reference(*arrays, **attrs).shape == result
+    assert refused
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_attributes_that_the_op_does_not_have_are_refused(name):
+    inputs, attrs = next(cases(OPS[name]))
+    leaves = [Tensor(a.shape) for a in inputs]
+    with pytest.raises(TypeError, match=name):
+        OPS[name](*leaves, **attrs, unknown=1)
+    for missing in [key for key in attrs if OPS[name].attrs[key] is inspect.Parameter.empty]:
+        with pytest.raises(TypeError, match=name):
+            OPS[name](*leaves, **{key: value for key, value in attrs.items() if key != missing})
+
+
+# Gradients
+
+#: Where a derivative jumps: no step is made across it.
+KINKS = {
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "selu"), (0.0,)),
+    "relu6": (0.0, 6.0),
+    **dict.fromkeys(("hard_sigmoid", "hard_silu"), (-3.0, 3.0)),
+    "penalty": (0.0,),
+}
+STEP = 2.0**-14
+
+
+def direction(rng, name, inputs, number):
+    """A random direction for one input, 0 where a step would cross a kink or be lost beside a huge number."""
+    x = inputs[number]
+    d = rng.standard_normal(x.shape)
+    near = abs(x) > 60
+    for kink in KINKS.get(name, ()):
+        near |= abs(x - kink) < 4 * STEP * abs(d)
+    if name == "dense":
+        d *= 1e-3
+    if name == "mean_absolute_error":
+        near |= abs(x - inputs[1]) < 4 * STEP * abs(d)
+    return np.where(near, 0.0, d)
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.gradient is not None])
+def test_gradient_rule_is_the_slope_along_random_directions(name):
+    """Central differences in float64; their error is that of their next term, found by a second, twice as long step."""
+    op, rng, checked = OPS[name], np.random.default_rng(7), 0
+    for inputs, attrs in cases(op):
+        if sum(a.size for a in inputs) > 20_000:
+            continue
+        y = op.reference(*inputs, **attrs)
+        g = rng.standard_normal(y.shape)
+        parts = op.gradient(g, y, *inputs, **attrs)
+        assert len(parts) == len(inputs)
+        terms = op.terms(*(a.shape for a in inputs), **attrs) + 8
+        scale = op.scale(*inputs, **attrs) if op.scale else 1.0
+        for number, part in enumerate(parts):
+            if part is None:
+                continue
+            assert part.shape == inputs[number].shape
+            d = direction(rng, name, inputs, number)
+
+            def along(step, number=number, d=d, inputs=inputs, attrs=attrs, g=g):
+                moved = [x + step * d if i == number else x for i, x in enumerate(inputs)]
+                return np.sum(g * op.reference(*moved, **attrs))
+
+            slope, coarse = ((along(h) - along(-h)) / (2 * h) for h in (STEP, 2 * STEP))
+            rounding = 2.0**-52 * terms * np.sum(abs(g) * (scale + abs(y))) / STEP
+            assert abs(np.sum(part * d) - slope) <= abs(coarse - slope) + rounding, (name, number, inputs[number].shape)
+            checked += 1
+    assert checked
+
+
+def test_a_target_gets_no_gradient():
+    for name in ("mean_squared_error", "binary_crossentropy", "sparse_softmax_crossentropy"):
+        (p, y), attrs = next(cases(OPS[name]))
+        assert OPS[name].gradient(np.ones(len(p)), OPS[name].reference(p, y, **attrs), p, y, **attrs)[1] is None
+
+
+# One run for each backend and instruction set, whatever the threads
+
+NATIVE = native.isas() if native.why_not() is None else []
+
+
+@pytest.fixture
+def engine(request):
+    """The name of a backend, for native with the instruction set chosen and as many threads as there were."""
+    name, _, isa = request.param.partition("-")
+    before = native.isa(), native.threads()
+    if isa:
+        native.choose_isa(isa)
+    yield name
+    if isa:
+        native.choose_isa(before[0])
+        native.set_threads(before[1])
+
+
+every_isa = pytest.mark.parametrize("engine", [f"native-{isa}" for isa in NATIVE], indirect=True)
+every_backend = pytest.mark.parametrize(
+    "engine", [*(f"native-{isa}" for isa in NATIVE), *(n for n in runners() if "-" not in n)], indirect=True
+)
+every_engine = pytest.mark.parametrize(
+    "engine", [*(f"native-{isa}" for isa in NATIVE), *(n for n in runners() if n == "numba")], indirect=True
+)
+
+
+# NaN and infinity
+
+ELEMENTWISE = [
+    name for name, op in OPS.items() if op.elementwise and len(op.inputs) == 1 and not name.endswith("_dx")
+]
+LOSSES = [name for name in OPS if name.endswith(("_error", "_crossentropy"))]
+SPECIAL = (np.nan, np.inf, -np.inf)
+
+
+def assert_like_reference(backend, name, inputs, attrs):
+    outputs, run = backends.single(backend, name, inputs, attrs)
+    run()
+    (result, tolerance), output = next(expected(OPS[name], inputs, attrs)), outputs[0].astype(float)
+    result = result.astype(np.float32).astype(float)
+    if name.endswith("_crossentropy"):  # clipped: half a unit in the last place times the slope of log at the limit
+        tolerance = np.nan_to_num(tolerance, nan=EPSILON / 1e-7)
+    with np.errstate(invalid="ignore"):
+        same = (output == result) | (np.isnan(output) & np.isnan(result)) | (abs(output - result) <= tolerance)
+    assert same.all(), f"{[a.tolist() for a in inputs]}: {output[~same]} instead of {result[~same]}"
+
+
+@every_backend
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_nan_and_infinity_come_through_an_elementwise_op_at_every_lane(name, engine):
+    attrs = next(cases(OPS[name]))[1]
+    for size in range(1, 34):
+        for first in range(4):
+            x = np.linspace(-2.0, 3.0, size)
+            for number, value in enumerate(SPECIAL, start=first):
+                x[number % 4 :: 4] = value
+            assert_like_reference(engine, name, [x.reshape(1, size)], attrs)
+
+
+@every_backend
+@pytest.mark.parametrize("name", ["softmax", *LOSSES])
+def test_nan_and_infinity_come_through_a_row_at_every_lane(name, engine):
+    for size in range(1, 34):
+        target = np.zeros((size, 1)) if name.startswith("sparse") else np.eye(size)
+        for value in SPECIAL:
+            x = np.tile(np.linspace(0.1, 0.9, size), (size, 1))
+            np.fill_diagonal(x, value)
+            assert_like_reference(engine, name, [x, *([] if name == "softmax" else [target])], {})
+
+
+# Bits
+
+#: More floating-point operations than the least for which the native engine shares a step between threads.
+WORTH_SHARING = 2e6
+def bits(backend, name, inputs, attrs):
+    outputs, run = backends.single(backend, name, inputs, attrs)
+    run()
+    return [output.tobytes() for output in outputs]
+
+
+def enlarged(name):
+    """Inputs with so much work that the threads share it: one of the op's cases with its rows repeated."""
+    op = OPS[name]
+    for inputs, attrs in reversed(list(cases(op))):
+        rows = len(inputs[-1 if name in ("gather", "scatter", "accumulate", "penalty_dx") else 0])
+        if rows < 3 or any(rows in a.shape[1:] for a in inputs):
+            continue
+        varying = [len(a) == rows and not (name == "dense" and number) for number, a in enumerate(inputs)]
+        times = 1
+        while work(op, inputs, attrs, varying, times) < WORTH_SHARING:
+            times *= 2
+        large = [np.concatenate([a] * times) if v else a for a, v in zip(inputs, varying, strict=True)]
+        if name == "scatter":
+            large[0], large[2] = np.concatenate([inputs[0]] * times), np.random.default_rng(1).permutation(times * rows)
+        return large, attrs
+    raise AssertionError(f"{name}: has no case that can be made large")
+
+
+def work(op, inputs, attrs, varying, times):
+    shapes = [(len(a) * times, *a.shape[1:]) if v else a.shape for a, v in zip(inputs, varying, strict=True)]
+    return op.count_flops(*shapes, **attrs)
+
+
+@every_isa
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if not op.view])
+def test_bits_do_not_depend_on_threads(name, engine):
+    for inputs, attrs in cases(OPS[name]):
+        native.set_threads(1)
+        alone = bits(engine, name, inputs, attrs)
+        native.set_threads(2)
+        assert bits(engine, name, inputs, attrs) == alone
+
+
+@every_isa
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if not op.view])
+def test_large_arrays_have_the_same_bits_for_any_number_of_threads(name, engine):
+    inputs, attrs = enlarged(name)
+    results = []
+    for threads in (1, 2, 3):
+        native.set_threads(threads)
+        results.append(bits(engine, name, inputs, attrs))
+    assert results[0] == results[1] == results[2]
+
+
+@every_isa
+def test_large_products_have_the_same_bits_for_any_number_of_threads(engine):
+    rng = np.random.default_rng(3)
+    x, w, g = (rng.standard_normal(shape) for shape in ((300, 200), (200, 150), (300, 150)))
+    b, y = rng.standard_normal(150), np.tanh(rng.standard_normal((300, 200))).astype(np.float32)
+    calls = [
+        ("matmul", [x, w], {}),
+        ("matmul_nt", [g, w], {}),
+        ("matmul_tn", [x, g], {}),
+        ("dense", [x, w, b], {"activation": "gelu"}),
+        ("dense_dx", [g, w, y], {"activation": "tanh"}),
+    ]
+    for name, inputs, attrs in calls:
+        results = []
+        for threads in (1, 2, 3):
+            native.set_threads(threads)
+            results.append(bits(engine, name, inputs, attrs))
+        assert results[0] == results[1] == results[2], name
+        output = np.frombuffer(results[0][0], np.float32)
+        exact, tolerance = next(expected(OPS[name], [a.astype(np.float32).astype(float) for a in inputs], attrs))
+        assert (abs(output - exact.reshape(-1)) <= np.broadcast_to(tolerance, exact.shape).reshape(-1)).all(), name
+
+
+def in_place(backend, name, inputs, attrs, over):
+    """The result of one step whose output takes the memory of its input number ``over``."""
+    leaves = [Tensor(a.shape, place=Place(f"in{i}")) for i, a in enumerate(inputs)]
+    buffers = {f"in{i}": np.ascontiguousarray(a, np.float32).copy() for i, a in enumerate(inputs)}
+    output = OPS[name](*leaves, **attrs)
+    output.place = Place(f"in{over}")
+    backends.load(backend).Program(Plan([output], batch=1)).run(buffers, 0, 1, 1, 1)
+    return [buffers[f"in{over}"].tobytes()]
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.elementwise])
+def test_an_elementwise_op_may_write_over_its_input(name, runner):
+    for inputs, attrs in cases(OPS[name]):
+        apart = bits(runner, name, inputs, attrs)
+        for over, array in enumerate(inputs):
+            if array.shape == inputs[0].shape:
+                assert in_place(runner, name, inputs, attrs, over) == apart, (over, array.shape)
+
+
+#: Ops that compute each row by itself, and which of their inputs have rows.
+ROWWISE = {
+    **dict.fromkeys(("matmul", "dense", "matmul_nt", "add_bias", "softmax"), (0,)),
+    "dense_dx": (0, 2),
+    "softmax_dx": (0, 1),
+    **{name: tuple(range(len(op.inputs))) for name, op in OPS.items() if name.removesuffix("_dx") in LOSSES},
+    **{name: (0, 1) for name in OPS if name.endswith("_accuracy")},
+    **{name: tuple(range(len(op.inputs))) for name, op in OPS.items() if op.elementwise and name != "add_bias"},
+}
+
+
+@every_engine
+@pytest.mark.parametrize("name", ROWWISE)
+def test_a_row_has_the_same_bits_alone_and_in_any_batch(name, engine):
+    for inputs, attrs in cases(OPS[name]):
+        rows = len(inputs[0])
+        outputs, run = backends.single(engine, name, inputs, attrs)
+        run()
+        starts = {0, 1, rows // 3, rows // 2, rows - 2, rows - 1}
+        for start in sorted(s for s in starts if 0 <= s < rows):
+            for stop in sorted({start + 1, min(start + 5, rows), min(start + 17, rows)}):
+                part = [a[start:stop] if i in ROWWISE[name] else a for i, a in enumerate(inputs)]
+                assert bits(engine, name, part, attrs) == [outputs[0][start:stop].tobytes()], (start, stop)

@@ -4,17 +4,15 @@ import json
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fastnn.run_files import staged_files, write_text
 from fastnn.table_data import breast_cancer_table, read_table, split_rows
 from fastnn.tables import TablePreprocessor
 
-pd = pytest.importorskip("pandas")
-pytest.importorskip("sklearn")
 
-
-def patients(rows: int = 40, seed: int = 0) -> "pd.DataFrame":
+def patients(rows: int = 40, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
         {

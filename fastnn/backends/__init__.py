@@ -32,22 +32,22 @@ def single(
 ) -> tuple[list[np.ndarray], Callable[[], None]]:
     """One op as a Program of one step, for tests and benchmarks.
 
-    Parameters
-    ----------
-    backend : name of the backend
-    op : name of the op
-    inputs : arrays; floats are converted to float32. The first axis of the first is the batch where the op has one
-    attrs : attributes
+    Args:
+        backend: name of the backend
+        op: name of the op
+        inputs: arrays; floats are converted to float32. The first axis of the first is the batch where the op has one
+        attrs: attributes
 
-    Returns
-    -------
-    outputs : the arrays that ``run`` overwrites, filled with NaN; for an op that updates in place, copies of the inputs
-    run : runs the op once
+    Returns:
+        outputs: the arrays that ``run`` overwrites, filled with NaN; copies of the inputs for an op that updates them
+        run: runs the op once
 
-    >>> import numpy as np
-    >>> (y,), run = single("numpy", "relu", [np.array([[-1.0, 2.0]])])
-    >>> run(); y
-    array([[0., 2.]], dtype=float32)
+    Example:
+        >>> import numpy as np
+        >>> (y,), run = single("numpy", "relu", [np.array([[-1.0, 2.0]])])
+        >>> run()
+        >>> y
+        array([[0., 2.]], dtype=float32)
     """
     declared = OPS[op]
     leaves, buffers = [], {}
@@ -69,4 +69,8 @@ def single(
     for number in range(len(inputs)):
         buffers[f"in{number}"].flags.writeable = number in declared.updates
     program = load(backend).Program(Plan([node], batch=1))
-    return outputs, lambda: program.run(buffers, 0, 1, 1, 1)
+
+    def run() -> None:
+        program.run(buffers, 0, 1, 1, 1)
+
+    return outputs, run

@@ -31,10 +31,9 @@ def execute(step: Step, outputs: Arrays, inputs: Arrays) -> None:
 class Program:
     """A Plan that runs step by step in Python.
 
-    Parameters
-    ----------
-    plan : Plan
-    execute : runs one step, ``execute(step, outputs, inputs)``
+    Args:
+        plan: Plan
+        execute: runs one step, ``execute(step, outputs, inputs)``
     """
 
     def __init__(self, plan: Plan, execute: Callable[[Step, Arrays, Arrays], None] = execute) -> None:
@@ -48,16 +47,14 @@ class Program:
     ) -> int:
         """Run batches ``first`` to ``last - 1``.
 
-        Parameters
-        ----------
-        buffers : contiguous arrays for ``plan.buffers``, except the arena
-        batch : rows of a batch, at most the plan's
-        rows : rows of the data; the last batch may be smaller
-        seconds : stop after the batch in which so much time has passed; 0 for no limit
+        Args:
+            buffers: contiguous arrays for ``plan.buffers``, except the arena
+            batch: rows of a batch, at most the plan's
+            rows: rows of the data; the last batch may be smaller
+            seconds: stop after the batch in which so much time has passed; 0 for no limit
 
-        Returns
-        -------
-        The number of the first batch that was not run.
+        Returns:
+            The number of the first batch that was not run.
         """
         deadline = time.monotonic() + seconds if seconds > 0 else float("inf")
         arrays = {name: self._arena if name == ARENA else buffers[name].reshape(-1) for name in self.plan.buffers}

@@ -132,11 +132,13 @@ def main(args: list[str]) -> int:
 def selected_workloads(options: OneLineParser, names: str | None, effort: Effort) -> list[Workload]:
     found = list(WORKLOADS.values())
     if names is not None:
-        starts = tuple(name.strip() for name in names.split(","))
-        for start in starts:
-            if not start or not any(key.startswith(start) for key in WORKLOADS):
-                options.error(f"--only: no workload's name starts with {start!r}. Names: {', '.join(WORKLOADS)}")
-        found = [work for work in found if work.key.startswith(starts)]
+        keys: set[str] = set()
+        for name in (part.strip() for part in names.split(",")):
+            matching = [name] if name in WORKLOADS else [key for key in WORKLOADS if name and key.startswith(name)]
+            if not matching:
+                options.error(f"--only: no workload's name starts with {name!r}. Names: {', '.join(WORKLOADS)}")
+            keys.update(matching)
+        found = [work for work in found if work.key in keys]
     if effort is QUICK:
         found = [work for work in found if work.product is None or work.product.flops <= QUICK_FLOPS]
     return found

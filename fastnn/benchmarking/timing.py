@@ -31,7 +31,7 @@ class Effort:
 
 
 QUICK = Effort("quick", 3, 0.01)
-SHORT = Effort("short", 7, 0.1)
+SHORT = Effort("short", 5, 0.06)
 FULL = Effort("full", 15, 0.3, thorough=True)
 
 

@@ -21,10 +21,9 @@ _names: Counter[str] = Counter()
 class Weight:
     """An array that belongs to a layer. A model gives it its place in the model's flat vector of weights.
 
-    Attributes
-    ----------
-    value : the array, a view of the vector once it has a place
-    tensor : the Tensor that stands for it in graphs
+    Attributes:
+        value: the array, a view of the vector once it has a place
+        tensor: the Tensor that stands for it in graphs
     """
 
     def __init__(
@@ -80,11 +79,10 @@ class Layer(Configurable):
     computes with ops. On a Tensor the call records a graph, on an array it computes at once, so that a layer can be
     stepped through in a debugger.
 
-    Parameters
-    ----------
-    input_shape : sizes of one row without the batch axis, for the first layer of a Sequential
-    name : unique within a model; made from the class's name if None
-    trainable : whether training changes the weights
+    Args:
+        input_shape: sizes of one row without the batch axis, for the first layer of a Sequential
+        name: unique within a model; made from the class's name if None
+        trainable: whether training changes the weights
     """
 
     parts: ClassVar[dict[str, Any]] = {

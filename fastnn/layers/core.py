@@ -66,19 +66,18 @@ class InputLayer(Layer):
 def Input(shape: Sequence[int], name: str | None = None) -> Tensor:  # noqa: N802 (Keras's name)
     """A Tensor to call layers on, or the first entry of a Sequential.
 
-    Parameters
-    ----------
-    shape : sizes of one row, without the batch axis
+    Args:
+        shape: sizes of one row, without the batch axis
 
-    Returns
-    -------
-    Tensor of shape (None, *shape)
+    Returns:
+        Tensor of shape (None, *shape)
 
-    >>> from fastnn.layers import Dense, Input
-    >>> from fastnn.models import Model
-    >>> x = Input(shape=(30,))
-    >>> Model(x, Dense(1, activation="sigmoid")(x)).count_params()
-    31
+    Example:
+        >>> from fastnn.layers import Dense, Input
+        >>> from fastnn.models import Model
+        >>> x = Input(shape=(30,))
+        >>> Model(x, Dense(1, activation="sigmoid")(x)).count_params()
+        31
     """
     layer = InputLayer(shape, name)
     tensor = Tensor((None, *layer.shape), name=layer.name)  # type: ignore[misc]
@@ -89,21 +88,21 @@ def Input(shape: Sequence[int], name: str | None = None) -> Tensor:  # noqa: N80
 class Dense(Layer):
     """``activation(x @ kernel + bias)``.
 
-    Parameters
-    ----------
-    units : int, number of outputs F
-    activation : name of an activation, None for linear
-    use_bias : whether a bias is added
-    kernel_initializer, bias_initializer : name or Initializer
-    kernel_regularizer, bias_regularizer : name or Regularizer or None
-    input_shape : ``(K,)``, where the layer is the first of a Sequential; ``input_dim=K`` says the same
+    Args:
+        units: int, number of outputs F
+        activation: name of an activation, None for linear
+        use_bias: whether a bias is added
+        kernel_initializer, bias_initializer: name or Initializer
+        kernel_regularizer, bias_regularizer: name or Regularizer or None
+        input_shape: ``(K,)``, where the layer is the first of a Sequential; ``input_dim=K`` says the same
 
     Input (N, K), output (N, F); weights: kernel (K, F), bias (F,).
 
-    >>> import numpy as np
-    >>> from fastnn.layers import Dense
-    >>> Dense(3, activation="relu", kernel_initializer="ones")(np.array([[1.0, 2.0]]))
-    array([[3., 3., 3.]], dtype=float32)
+    Example:
+        >>> import numpy as np
+        >>> from fastnn.layers import Dense
+        >>> Dense(3, activation="relu", kernel_initializer="ones")(np.array([[1.0, 2.0]]))
+        array([[3., 3., 3.]], dtype=float32)
     """
 
     def __init__(

@@ -23,7 +23,7 @@ def _shape_gather(x: Shape, index: Shape) -> Shape:
 
 def _shape_scatter(store: Shape, rows: Shape, index: Shape) -> None:
     if rows != (*index, *store[1:]):
-        raise ValueError(f"needs rows (N, ...) like those of the store, and an index (N,). Received: {store}, {rows}, {index}")
+        raise ValueError(f"needs rows (N, ...) as in the store and an index (N,). Received: {store}, {rows} and {index}")
 
 
 @op(shape=_shape_gather, terms=lambda x, index: 0, cases=_cases)

@@ -28,21 +28,20 @@ SIZES = (1, 3, 7, 8, 9, 15, 16, 17, 31, 33)
 class Op:
     """A declared operation.
 
-    Attributes
-    ----------
-    name : the body's name, the same in Python, Numba, Cython and C
-    reference : the body; arrays in, array out (a tuple of the new values for an op that updates in place)
-    shape : ``shape(*input_shapes, **attrs)`` -> output shape (None for an op without output); raises the ValueError
-        that the user sees, without the op's name, which is put before it
-    gradient : ``gradient(g, y, *inputs, **attrs)`` -> one Tensor or None for each input; None: not differentiable
-    terms : ``terms(*input_shapes, **attrs)``: rounded operations behind one output element, for tolerances
-    scale : ``scale(*inputs, **attrs)`` -> magnitude of the summed terms of each output element (float64 arrays in)
-    flops : ``flops(*input_shapes, **attrs)`` with the batch size filled in
-    cases : ``cases(rng)`` yields ``(inputs, attrs)`` for the generated tests
-    updates : indices of the inputs which the op overwrites; such an op has no output
-    view : the output is the input's memory under another shape; the Plan makes no step of it
-    elementwise : each output element depends on the same element of the inputs: the output may take the memory of an
-        input that is not needed any more
+    Attributes:
+        name: the body's name, the same in Python, Numba, Cython and C
+        reference: the body; arrays in, array out (a tuple of the new values for an op that updates in place)
+        shape: ``shape(*input_shapes, **attrs)`` -> output shape (None for an op without output); raises the ValueError
+            that the user sees, without the op's name, which is put before it
+        gradient: ``gradient(g, y, *inputs, **attrs)`` -> one Tensor or None for each input; None: not differentiable
+        terms: ``terms(*input_shapes, **attrs)``: rounded operations behind one output element, for tolerances
+        scale: ``scale(*inputs, **attrs)`` -> magnitude of the summed terms of each output element (float64 arrays in)
+        flops: ``flops(*input_shapes, **attrs)`` with the batch size filled in
+        cases: ``cases(rng)`` yields ``(inputs, attrs)`` for the generated tests
+        updates: indices of the inputs which the op overwrites; such an op has no output
+        view: the output is the input's memory under another shape; the Plan makes no step of it
+        elementwise: each output element depends on the same element of the inputs: the output may take the memory of an
+            input that is not needed any more
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def _cases(slots: int, rates: int, attrs: list[dict[str, Any]], squared: tuple[i
 def _update(slots: int, rates: int, attrs: list[dict[str, Any]], squared: tuple[int, ...] = ()) -> Any:
     def rule(*shapes: Shape, **attrs: Any) -> None:
         if len({*shapes[:-1]}) > 1 or len(shapes[0]) != 1 or shapes[-1] != (rates,):
-            raise ValueError(f"needs flat vectors of one size, then {rates} rates. Received: {', '.join(map(str, shapes))}")
+            raise ValueError(f"needs vectors of one size, then {rates} rates. Received: {', '.join(map(str, shapes))}")
 
     return op(
         shape=rule,

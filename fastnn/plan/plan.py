@@ -55,18 +55,16 @@ class Step:
 class Plan:
     """What runs, in which order, and where everything lives.
 
-    Parameters
-    ----------
-    roots : the tensors and in-place updates that are wanted. Tensors among them have a ``place``
-    batch : the largest batch; smaller ones run the same Plan on fewer rows
-    dtype : "float32" or "float64"
-    name : for printing
+    Args:
+        roots: the tensors and in-place updates that are wanted. Tensors among them have a ``place``
+        batch: the largest batch; smaller ones run the same Plan on fewer rows
+        dtype: "float32" or "float64"
+        name: for printing
 
-    Attributes
-    ----------
-    steps : list of Step
-    buffers : names of the buffers that the steps use, the arena first
-    arena_size : elements of the arena
+    Attributes:
+        steps: list of Step
+        buffers: names of the buffers that the steps use, the arena first
+        arena_size: elements of the arena
     """
 
     def __init__(self, roots: Sequence[Tensor | Node], *, batch: int, dtype: str = "float32", name: str = "") -> None:

@@ -29,8 +29,8 @@ cdef extern from "kernels.h":
         int32_t rank
         int32_t batch
     struct attributes:
-        float alpha, negative_slope, limit, l1, l2, threshold, rate, momentum, rho, beta_1, beta_2, epsilon
-        float weight_decay
+        double alpha, negative_slope, limit, l1, l2, threshold, rate, momentum, rho, beta_1, beta_2, epsilon
+        double weight_decay
         int32_t nesterov, activation
         uint32_t stream
         uint64_t seed
