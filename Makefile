@@ -35,7 +35,7 @@ clean:
 
 # An installation for using it. It is made again when any file of the package has changed.
 .venv/installed: $(NATIVE) $(shell find fastnn -name '*.py') | .venv/bin/python
-	.venv/$(PIP) '.[tables,plot]'
+	.venv/$(PIP) '.[tables]'
 	@touch $@
 
 # An installation for working on it: Python files are used where they are.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from .models import Model
+    from fastnn.models import Model
 
 __all__ = ["Callback", "CallbackList", "History", "LambdaCallback", "Logs"]
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .callback_base import Callback, CallbackList, History, LambdaCallback, Logs, count, number
-from .progress import say
-from .tensorfile import file_name
+from fastnn.callback_base import Callback, CallbackList, History, LambdaCallback, Logs, count, number
+from fastnn.progress import say
+from fastnn.tensorfile import file_name
 
 __all__ = [
     "CSVLogger",

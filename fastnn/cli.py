@@ -16,11 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_options import Command, build_parser
-from .version import __version__
+from fastnn.cli_options import Command, build_parser
+from fastnn.version import __version__
 
 if TYPE_CHECKING:
-    from .models import Model
+    from fastnn.models import Model
 
 __all__ = ["main"]
 
@@ -70,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from .reports import metrics_text
-    from .table_data import breast_cancer_table, read_table
-    from .table_training import RUN_FILES, Settings, train_and_write
+    from fastnn.tables.job import RUN_FILES, Settings, train_and_write
+    from fastnn.tables.reading import breast_cancer_table, read_table
+    from fastnn.tables.reports import metrics_text
 
     _apply_engine_options(options)
     if options.data is None:
@@ -100,9 +100,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from .run_files import write_text
-    from .table_data import read_table
-    from .table_training import predict_table, preprocessing_of
+    from fastnn.tables.files import write_text
+    from fastnn.tables.job import predict_table, preprocessing_of
+    from fastnn.tables.reading import read_table
 
     model = _load(options)
     pre = preprocessing_of(model)
@@ -123,9 +123,9 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from .reports import metrics_text
-    from .table_data import read_table
-    from .table_training import evaluate_table, preprocessing_of
+    from fastnn.tables.job import evaluate_table, preprocessing_of
+    from fastnn.tables.reading import read_table
+    from fastnn.tables.reports import metrics_text
 
     model = _load(options)
     pre = preprocessing_of(model)
@@ -141,7 +141,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from .reports import preprocessing_text
+    from fastnn.tables.reports import preprocessing_text
 
     model = _load(options)
     pre = model.preprocessing
@@ -162,14 +162,14 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from . import benchmarking
+    from fastnn import benchmarking
 
     run: Callable[[list[str]], int | None] = benchmarking.main
     return run(options.rest) or OK
 
 
 def _config(options: argparse.Namespace) -> None:
-    from . import config
+    from fastnn import config
 
     if options.json:
         _print_json(config.get_config())
@@ -197,7 +197,7 @@ def _load(options: argparse.Namespace) -> Model:
         raise ValueError(f"{path} is a directory, not a model file{inside}")
     if not path.exists():
         raise ValueError(f"there is no file {path}")
-    from .models import load_model
+    from fastnn.models import load_model
 
     _apply_engine_options(options)
     model = load_model(str(path))
@@ -207,7 +207,7 @@ def _load(options: argparse.Namespace) -> Model:
 
 
 def _apply_engine_options(options: argparse.Namespace) -> None:
-    from . import config
+    from fastnn import config
 
     if getattr(options, "backend", None):
         config.set_backend(options.backend)
@@ -224,8 +224,7 @@ def _require_extras(command: str) -> None:
     for name in NEEDS.get(command, ()):
         if find_spec(name) is None:
             package = "scikit-learn" if name == "sklearn" else name
-            extras = "tables,plot" if name == "matplotlib" else "tables"
-            raise ImportError(f'{package} is not installed; it comes with: pip install "fastnn-cpu[{extras}]"')
+            raise ImportError(f'{package} is not installed; it comes with: pip install "fastnn-cpu[tables]"')
 
 
 def _remarks_to_stderr(name: str, quiet: bool) -> logging.Handler:

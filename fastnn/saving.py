@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .tensorfile import FilePath, Tensors, damaged, file_name, parse_json, read_tensors, write_tensors
-from .version import __version__
+from fastnn.tensorfile import FilePath, Tensors, damaged, file_name, parse_json, read_tensors, write_tensors
+from fastnn.version import __version__
 
 if TYPE_CHECKING:
-    from .models import Model
+    from fastnn.models import Model
 
 __all__ = ["load_model", "read_tensors", "save_model", "write_tensors"]
 
@@ -103,13 +103,13 @@ def load_model(path: FilePath, *, allow_nonfinite: bool = False) -> Model:
     if not allow_nonfinite:
         _require_finite(tensors, f"load_model: {name!r} was not loaded")
 
-    from .models import model_from_config  # models imports this module
+    from fastnn.models import model_from_config  # models imports this module
 
     try:
         model = model_from_config(architecture, most_weights=sum(array.size for array in tensors.values()))
         model.restore(tensors, state)
         if "preprocessing" in metadata:
-            from .tables import TablePreprocessor  # needs the optional packages
+            from fastnn.tables import TablePreprocessor  # needs the optional packages
 
             model.preprocessing = TablePreprocessor.from_config(
                 _from_json(metadata["preprocessing"], "preprocessing", name)

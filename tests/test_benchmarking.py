@@ -262,3 +262,10 @@ def test_a_full_name_selects_one_workload_and_a_beginning_selects_all_that_start
 def test_quick_runs_leave_out_large_products() -> None:
     found = benchmarking.selected_workloads(benchmarking.parser(), "matmul", timing.QUICK)
     assert max(work.product.flops for work in found if work.product) <= benchmarking.QUICK_FLOPS
+
+
+def test_report_says_when_the_machine_was_too_busy_to_trust_it() -> None:
+    calm = Result(WORKLOADS["article-step"], 1, [Score("fastnn", "fit", [1.0, 1.01, 1.02])])
+    busy = Result(WORKLOADS["article-step"], 1, [Score("fastnn", "fit", [1.0, 2.0, 4.0])])
+    assert "Measure again" not in report.text([calm], {}, MACHINE)
+    assert "Measure again" in report.text([calm, busy], {}, MACHINE)

@@ -15,8 +15,8 @@ from sklearn import metrics
 
 import fastnn
 from fastnn import cli
-from fastnn.table_data import breast_cancer_table
-from fastnn.table_training import RUN_FILES
+from fastnn.tables.job import RUN_FILES
+from fastnn.tables.reading import breast_cancer_table
 
 JUNK = {
     "empty": b"",
@@ -448,12 +448,12 @@ def test_a_loss_that_is_no_number_is_an_error_and_old_files_stay(capsys, table, 
 
 
 def test_a_failure_while_writing_leaves_the_old_files(capsys, table, model, monkeypatch):
-    import fastnn.table_training
+    import fastnn.tables.job
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fastnn.table_training, "learning_curve", fail)
+    monkeypatch.setattr(fastnn.tables.job, "learning_curve", fail)
     line = refused(capsys, "train", table, "--target", "ill", "--seed", "9", "--out", "run", *FAST)
     assert line == "fastnn train: error: No space left on device"
 
@@ -481,11 +481,9 @@ def test_ctrl_c_ends_a_running_training_without_files(table):
     assert [path.name for path in Path().iterdir()] == [table]
 
 
-@pytest.mark.parametrize(
-    ("package", "extra"), [("pandas", "[tables]"), ("scikit-learn", "[tables]"), ("matplotlib", "[tables,plot]")]
-)
-def test_a_package_that_is_not_installed_is_one_line(capsys, monkeypatch, package, extra):
+@pytest.mark.parametrize("package", ["pandas", "scikit-learn", "matplotlib"])
+def test_a_package_that_is_not_installed_is_one_line(capsys, monkeypatch, package):
     module = "sklearn" if package == "scikit-learn" else package
     monkeypatch.setattr(cli, "find_spec", lambda name: None if name == module else find_spec(name))
     line = refused(capsys, "train")
-    assert line == f'fastnn train: error: {package} is not installed; it comes with: pip install "fastnn-cpu{extra}"'
+    assert line == f'fastnn train: error: {package} is not installed; it comes with: pip install "fastnn-cpu[tables]"'

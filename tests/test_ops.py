@@ -70,8 +70,8 @@ def test_op_agrees_with_its_float64_reference(name, runner):
             with np.errstate(over="ignore", invalid="ignore"):
                 wrong = ~((abs(output - result) <= tolerance) | (output == result.astype(np.float32)))
             assert not wrong.any(), (
-                f"{[a.shape for a in inputs]} {attrs}: {output[wrong][:3]} instead of {result[wrong][:3]}, "
-                f"off by {abs(output - result)[wrong].max():.3g}, allowed {np.broadcast_to(tolerance, wrong.shape)[wrong].max():.3g}"
+                f"{[a.shape for a in inputs]} {attrs}: {output[wrong][:3]} instead of {result[wrong][:3]}, off by "
+                f"{abs(output - result)[wrong].max():.3g}, allowed {(tolerance + 0 * result)[wrong].max():.3g}"
             )
 
 
@@ -99,7 +99,7 @@ def other_shapes(shape):
 
 @pytest.mark.parametrize("name", [name for name, op in OPS.items() if len(op.inputs) > 1])
 def test_inputs_that_do_not_fit_are_refused_in_the_name_of_the_op(name):
-    op, refused = OPS[name], 0
+    op, refusals = OPS[name], []
     inputs, attrs = list(cases(op))[2]
     for number, array in enumerate(inputs):
         for changed in other_shapes(array.shape):
@@ -107,14 +107,15 @@ def test_inputs_that_do_not_fit_are_refused_in_the_name_of_the_op(name):
             try:
                 result = op.infer(*given, **op.complete(attrs))
             except ValueError as error:
-                assert str(error).startswith(f"{name}: ")
-                assert "Received: " in str(error)
-                refused += 1
+                refusals.append(str(error))
                 continue
             if not op.updates:  # a size that is free, such as the rows of a matmul
                 arrays = [np.ones(shape, a.dtype) for shape, a in zip(given, inputs, strict=True)]
                 assert op.reference(*arrays, **attrs).shape == result
-    assert refused
+    assert refusals
+    for message in refusals:
+        assert message.startswith(f"{name}: ")
+        assert "Received: " in message
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -219,9 +220,7 @@ every_engine = pytest.mark.parametrize(
 
 # NaN and infinity
 
-ELEMENTWISE = [
-    name for name, op in OPS.items() if op.elementwise and len(op.inputs) == 1 and not name.endswith("_dx")
-]
+ELEMENTWISE = [name for name, op in OPS.items() if op.elementwise and len(op.inputs) == 1 and not name.endswith("_dx")]
 LOSSES = [name for name in OPS if name.endswith(("_error", "_crossentropy"))]
 SPECIAL = (np.nan, np.inf, -np.inf)
 
@@ -265,6 +264,8 @@ def test_nan_and_infinity_come_through_a_row_at_every_lane(name, engine):
 
 #: More floating-point operations than the least for which the native engine shares a step between threads.
 WORTH_SHARING = 2e6
+
+
 def bits(backend, name, inputs, attrs):
     outputs, run = backends.single(backend, name, inputs, attrs)
     run()

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fastnn.run_files import staged_files, write_text
-from fastnn.table_data import breast_cancer_table, read_table, split_rows
 from fastnn.tables import TablePreprocessor
+from fastnn.tables.files import staged_files, write_text
+from fastnn.tables.reading import breast_cancer_table, read_table, split_rows
 
 
 def patients(rows: int = 40, seed: int = 0) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import Any
 from fastnn.benchmarking.peers import CONTESTANTS, FASTNN
 from fastnn.benchmarking.timing import Effort, Result, Score
 
+BUSY = 0.15  # spread from which a figure is not to be trusted
 MICRO = "\N{MICRO SIGN}"
 
 
@@ -126,6 +127,10 @@ def text(results: Sequence[Result], peaks: Mapping[int, float | None], machine: 
     parts.append(
         "Medians; +- is half the interquartile range. Ratio: a time divided by fastnn's; above 1, fastnn is faster."
     )
+    if any(score.samples and score.spread > BUSY for result in results for score in result.scores):
+        parts.append(
+            f"Some spreads are above {BUSY:.0%}: other programs were running. Measure again on an idle machine."
+        )
     return "\n\n".join(parts)
 
 

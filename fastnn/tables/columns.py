@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .table_config import Fields
+from fastnn.tables.stored import Fields
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .table_columns import listed, near_misses, rows
+from fastnn.tables.columns import listed, near_misses, rows
 
 if TYPE_CHECKING:
     import pandas as pd

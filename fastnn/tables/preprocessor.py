@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .table_columns import (
+from fastnn.tables.columns import (
     CategoryColumn,
     Column,
     NumberColumn,
@@ -35,7 +35,7 @@ from .table_columns import (
     rows,
     text_of,
 )
-from .table_config import Fields
+from fastnn.tables.stored import Fields
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .tables import TablePreprocessor
+    from fastnn.tables.preprocessor import TablePreprocessor
 
 __all__ = ["best_epoch", "format_metric", "learning_curve", "metrics_text", "preprocessing_text"]
 

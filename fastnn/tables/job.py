@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .evaluation import binary_metrics, multiclass_metrics, regression_metrics
-from .reports import best_epoch, learning_curve
-from .run_files import staged_files
-from .table_columns import listed, near_misses, rows
-from .table_data import Split, split_rows
-from .tables import TablePreprocessor, named
+from fastnn.evaluation import binary_metrics, multiclass_metrics, regression_metrics
+from fastnn.tables.columns import listed, near_misses, rows
+from fastnn.tables.files import staged_files
+from fastnn.tables.preprocessor import TablePreprocessor, named
+from fastnn.tables.reading import Split, split_rows
+from fastnn.tables.reports import best_epoch, learning_curve
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .models import Model
-    from .optimizers import Optimizer
+    from fastnn.models import Model
+    from fastnn.optimizers import Optimizer
 
 __all__ = ["RUN_FILES", "Settings", "TableRun", "evaluate_table", "predict_table", "score", "train_table", "write_run"]
 
@@ -92,7 +92,7 @@ def train_table(
         ValueError: bad data or settings.
         FloatingPointError: the loss is no longer a finite number.
     """
-    from .config import set_seed
+    from fastnn.config import set_seed
 
     frame = named(frame)
     pre = TablePreprocessor(
@@ -279,8 +279,8 @@ def _split(frame: pd.DataFrame, pre: TablePreprocessor, truth: np.ndarray, setti
 
 
 def _build(pre: TablePreprocessor, settings: Settings) -> Model:
-    from .layers import Dense, Dropout, Input
-    from .models import Sequential
+    from fastnn.layers import Dense, Dropout, Input
+    from fastnn.models import Sequential
 
     layers: list[Any] = [Input(shape=(pre.features,))]
     for units in settings.layers:
@@ -301,7 +301,7 @@ def _build(pre: TablePreprocessor, settings: Settings) -> Model:
 
 
 def _optimizer(settings: Settings) -> Optimizer:
-    from . import optimizers
+    from fastnn import optimizers
 
     makers: dict[str, Callable[..., Optimizer]] = {
         "adam": optimizers.Adam,
@@ -323,7 +323,7 @@ def _fit(
     settings: Settings,
     verbose: Literal["auto", 0, 1, 2],
 ) -> dict[str, list[float]]:
-    from .callbacks import EarlyStopping
+    from fastnn.callbacks import EarlyStopping
 
     callbacks = []
     if settings.patience is not None:
