@@ -94,8 +94,9 @@ def _train(options: argparse.Namespace) -> None:
         positive = f" (positive class: {metrics['positive']})" if metrics["positive"] else ""
         print(f"\nOn {metrics['rows']['test']} held-out rows{positive}:\n")
         print(metrics_text(metrics["test"], metrics["classes"]))
-        if options.patience is None and metrics["best_epoch"] < metrics["epochs"]:
-            print(f"\nthe loss was best in epoch {metrics['best_epoch']}; --patience N stops early and goes back to it")
+        if metrics["best_epoch"] < metrics["epochs"]:
+            kept = "the model is that of this epoch" if options.patience else "--patience N goes back to it"
+            print(f"\nthe validation loss was best in epoch {metrics['best_epoch']} of {metrics['epochs']}; {kept}")
         print(f"\n{options.out}: {', '.join(RUN_FILES)}")
 
 

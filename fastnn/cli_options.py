@@ -74,7 +74,10 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     net.add_argument("--learning-rate", type=_positive, metavar="RATE", help="default: the optimizer's")
     net.add_argument("--epochs", type=_count, default=100, metavar="N", help="default 100")
     net.add_argument("--batch-size", type=_count, default=32, metavar="N", help="default 32")
-    net.add_argument("--patience", type=_count, metavar="N", help="stop N epochs after the best one, and go back to it")
+    net.add_argument(
+        "--patience", type=_count_or_0, default=20, metavar="N",
+        help="stop N epochs after the best one, and go back to it; 0: never; default 20",
+    )  # fmt: skip
     net.add_argument("--class-weight", choices=("balanced",), help="weigh rare classes more")
     net.add_argument("--seed", type=_seed, default=0, metavar="N", help="of split, weights and shuffling (default 0)")
     _engine_options(parser)
@@ -116,6 +119,10 @@ def _json_option(parser: argparse._ActionsContainer) -> None:
 
 
 # -------------------------------------------------------------------- values of options
+
+
+def _count_or_0(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _count(text: str) -> int:

@@ -104,7 +104,8 @@ def test_the_built_in_job_writes_four_files_and_finds_the_malignant(capsys):
     assert np.sum(found["test"]["confusion_matrix"]) == 114
     history = pd.read_csv("run/history.csv")
     assert list(history.columns) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
-    assert history["epoch"].tolist() == list(range(1, 101))
+    assert found["epochs"] == found["best_epoch"] + 20  # the default patience
+    assert history["epoch"].tolist() == list(range(1, found["epochs"] + 1))
     assert Path("run/learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -470,7 +471,7 @@ def test_interruption_is_one_line_and_130(capsys, table, monkeypatch):
 
 
 def test_ctrl_c_ends_a_running_training_without_files(table):
-    command = [sys.executable, "-m", "fastnn", "train", table, "--target", "ill", "--epochs", "100000000"]
+    command = [sys.executable, "-m", "fastnn", "train", table, "--target", "ill", "--patience", "0", "--epochs", "100000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
         assert "Epoch" in training.stdout.readline()
         training.send_signal(signal.SIGINT)

@@ -60,7 +60,7 @@ class Settings:
     learning_rate: float | None = None
     epochs: int = 100
     batch_size: int = 32
-    patience: int | None = None
+    patience: int = 20  # 0: never stop early
     class_weight: str | None = None
     seed: int = 0
 
@@ -326,7 +326,7 @@ def _fit(
     from fastnn.callbacks import EarlyStopping
 
     callbacks = []
-    if settings.patience is not None:
+    if settings.patience:
         monitor = "val_loss" if "validation" in inputs else "loss"
         callbacks.append(EarlyStopping(monitor=monitor, patience=settings.patience, restore_best_weights=True))
     weights = None

@@ -68,7 +68,7 @@ struct function {
     double f_off, slope_off;
 };
 #define DEFINE(name, fx, dx, f_off, slope_off)                                                         \
-    static double f_##name(double x, const struct attributes *a) { (void)a; (void)x; return fx; }      \
+    static double f_##name(double x, const struct attributes *a) { (void)a; return x != x ? x : fx; }  \
     static double slope_##name(double v, const struct attributes *a) { (void)a; (void)v; return dx; }
 FUNCTIONS(DEFINE)
 #define ROW(name, fx, dx, f_off, slope_off) {#name, f_##name, slope_##name, f_off, slope_off},
@@ -102,7 +102,7 @@ static void ref_activation_dx(const struct step *s, const struct answer *a)
     static void ref_##name(const struct step *s, const struct answer *a)                           \
     {                                                                                              \
         for (int64_t i = 0; i < elements(&s->out[0]); i++) {                                       \
-            double x = IN(0)[i], y = s->inputs > 1 ? IN(1)[s->in[1].size[0] == 1 ? 0 : i] : 0, z;  \
+            double x = IN(0)[i], y = s->inputs > 1 ? IN(1)[elements(&s->in[1]) == 1 ? 0 : i] : 0, z;  \
             (void)y;                                                                               \
             z = value;                                                                             \
             put(a, 0, i, z, (off) * EPS * fabs(z));                                                \
