@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LARGE = 1 << 15
 #: Rows that testing and predicting take at a time: results do not depend on it, speed does.
 ROWS = 256
+#: A call into the engine returns about so often, in seconds, for the progress bar and Ctrl-C.
+PULSE = 0.05
 
 
 def leaf(shape: Sequence[int | None], buffer: str, dtype: str = "float", *, stream: bool = False) -> Tensor:
@@ -201,7 +203,9 @@ class TestStep:
         if self.stored:
             buffers["out"] = np.empty((len(x), *self.model.output_shape[1:]), self.model.dtype)
         self.totals[:] = 0.0
-        self.program.run(buffers, 0, -(-len(x) // ROWS), ROWS, len(x))
+        done, batches = 0, -(-len(x) // ROWS)
+        while done < batches:
+            done = self.program.run(buffers, done, batches, ROWS, len(x), PULSE)
         return read_logs(self.model, self.totals, len(x), y, buffers.get("out"))
 
 

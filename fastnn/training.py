@@ -19,10 +19,10 @@ from fastnn.graph import Shape, Tensor
 from fastnn.layers import Layer
 from fastnn.layers.base import Weight
 from fastnn.progress import ProgressBar
-from fastnn.steps import ROWS, Layout, TestStep, TrainStep, predict_plan, zeros
+from fastnn.steps import PULSE, ROWS, Layout, TestStep, TrainStep, predict_plan, zeros
 
-#: A call into the engine returns about so often, in seconds, for the progress bar and Ctrl-C.
-PULSE = 0.05
+#: So many floating-point operations at most are one call where there is no clock to return by.
+CALL = 2e9
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
@@ -128,6 +128,7 @@ class Trainable:
         self._check_metrics(asked, chosen_loss)
         if self.dtype == "float64" and config.backend() != "numpy":
             raise ValueError(f"compile: float64 models need the numpy backend. Received: backend {config.backend()!r}")
+        chosen.iterations = 0
         self._optimizer, self._loss, self._asked_metrics = chosen, chosen_loss, asked
         self._clear()
 
@@ -386,11 +387,12 @@ class Trainable:
 
         Rows are checked for their shape only: NaN in, NaN out.
         """
-        answer = self._answer
-        if answer is not None:
-            output = answer(x)
-            if output is not None:
-                return output
+        if self._answer is not None:
+            backend, answer = self._answer
+            if backend is config.active_backend():
+                output = answer(x)
+                if output is not None:
+                    return output
         if isinstance(x, Tensor):
             self._built()
             for layer in self._calls[1:]:
@@ -403,14 +405,19 @@ class Trainable:
     def _run(self, x: np.ndarray) -> np.ndarray:
         out = np.empty((len(x), *self.output_shape[1:]), self.dtype)  # type: ignore[arg-type]
         program = self._program("predict", lambda: config.active_backend().Program(predict_plan(self)))
-        buffers = {**self.vectors(), "x": x, "out": out}
-        batches = -(-len(x) // ROWS)
-        if batches > 1 and hasattr(program, "run_apart"):
-            program.run_apart(buffers, batches, ROWS, len(x))
-        else:
-            program.run(buffers, 0, batches, ROWS, len(x))
-        if self._answer is None and hasattr(program, "answer"):
-            self._answer = program.answer(buffers, self.input_shape[1:], self.output_shape[1:])
+        vectors = self.vectors()
+        part = ROWS * max(64, int(CALL // program.plan.flops))
+        for start in range(0, len(x), part):  # so that Ctrl-C is heard
+            rows = slice(start, start + part)
+            buffers = {**vectors, "x": x[rows], "out": out[rows]}
+            batches = -(-len(buffers["x"]) // ROWS)
+            if batches > 1 and hasattr(program, "run_apart"):
+                program.run_apart(buffers, batches, ROWS, len(buffers["x"]))
+            else:
+                program.run(buffers, 0, batches, ROWS, len(buffers["x"]))
+        if hasattr(program, "answer") and self._answer is None:
+            one = {**vectors, "x": x[:1].copy(), "out": out[:1].copy()}
+            self._answer = config.active_backend(), program.answer(one, self.input_shape[1:], self.output_shape[1:])
         return out
 
 
