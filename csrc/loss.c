@@ -213,8 +213,8 @@ static void kernel_accumulate(const struct step *step, const struct lane *lane)
 {
     const float *rows = step->in[0].data;
     int64_t n = step->in[0].size[0];
-    double total = *(double *)step->out[0].data;
     if (lane->id) return;
+    double total = *(double *)step->out[0].data;
     for (int64_t i = 0; i < n; i++) total += (double)rows[i];
     *(double *)step->out[0].data = total;
 }

@@ -44,44 +44,73 @@ struct product {
 
 /* ---- one tile ---- */
 
-/* c (rows, nv vectors; the last vector has `last` columns) = [c +] a (rows, k) b (k, nv vectors). `a_one` says which
- * stride of A is 1, as a constant, so that addresses are cheap. Rows of A are addressed three to a pointer. */
-INLINE void tile(const int rows, const int nv, const int a_one, int64_t k, const float *a, int64_t stride,
-                 const float *b, int64_t ldb, float *c, int64_t ldc, int64_t last, int first, const float *bias,
-                 int relu)
+struct tile {
+    int64_t k;
+    const float *a;
+    int64_t stride; /* of A: of its rows if its k's lie side by side, else of its k's */
+    const float *b;
+    int64_t ldb;
+    float *panel;   /* where COPYING leaves B, packed */
+    float *c;
+    int64_t ldc;
+    int64_t last;   /* columns of the last vector */
+    int first;      /* C is overwritten, else added to */
+    int relu;
+    const float *bias;
+};
+
+/* How A lies: the k's of a row side by side; or the rows of a k; or so, and B is copied into a panel on the way, its
+ * loads ahead of their use by AHEAD k's. */
+enum { ALONG_K, ALONG_ROWS, COPYING, KINDS, AHEAD = 12 };
+
+/* C (rows, nv vectors) = [C +] A (rows, k) B (k, nv vectors), then bias, then relu; kind, rows and nv are constants.
+ * Rows of A that are apart are addressed three to a pointer. */
+INLINE void tile(const int kind, const int rows, const int nv, const struct tile *t)
 {
     vf sum[MR][NV];
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < nv; j++)
-            sum[i][j] = v_zero();
-    UNROLL for (int i = 0; i < rows; i++) prefetch(c + i * ldc), prefetch(c + i * ldc + nv * VL - 1);
+    UNROLL for (int i = 0; i < rows; i++) {
+        UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_zero();
+        prefetch(t->c + i * t->ldc);
+        prefetch(t->c + i * t->ldc + nv * VL - 1);
+    }
 
-    const float *row[(MR + 2) / 3];
+    const int64_t stride = t->stride, ldb = t->ldb;
+    const float *a = t->a, *b = t->b, *row[(MR + 2) / 3];
+    float *panel = t->panel;
     UNROLL for (int i = 0; i < rows; i += 3) row[i / 3] = a + i * stride;
-    for (int64_t step = 0; step < k; step++) {
+    for (int64_t k = t->k; k > 0; k--) {
         vf right[NV];
         UNROLL for (int j = 0; j < nv; j++) right[j] = v_load(b + j * VL);
+        if (kind == COPYING) {
+            UNROLL for (int j = 0; j < nv; j++) {
+                v_store(panel + j * VL, right[j]);
+                prefetch(b + AHEAD * ldb + j * VL);
+            }
+            panel += NR;
+        }
         UNROLL for (int i = 0; i < rows; i++) {
-            const vf left = v_set(a_one ? a[i] : row[i / 3][i % 3 * stride]);
+            const vf left = v_set(kind == ALONG_K ? row[i / 3][i % 3 * stride] : a[i]);
             UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_fma(left, right[j], sum[i][j]);
         }
         b += ldb;
-        if (a_one) a += stride;
-        else UNROLL for (int i = 0; i < rows; i += 3) row[i / 3]++;
+        if (kind == ALONG_K) UNROLL for (int i = 0; i < rows; i += 3) row[i / 3]++;
+        else a += stride;
     }
 
-    if (!first) {
+    float *c = t->c;
+    const int64_t ldc = t->ldc, last = t->last;
+    if (!t->first) {
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < nv; j++)
                 sum[i][j] = v_load_n(c + i * ldc + j * VL, j + 1 < nv ? VL : last) + sum[i][j];
     }
-    if (bias) {
+    if (t->bias) {
         UNROLL for (int j = 0; j < nv; j++) {
-            const vf shift = v_load_n(bias + j * VL, j + 1 < nv ? VL : last);
+            const vf shift = v_load_n(t->bias + j * VL, j + 1 < nv ? VL : last);
             UNROLL for (int i = 0; i < rows; i++) sum[i][j] = sum[i][j] + shift;
         }
     }
-    if (relu) {
+    if (t->relu) {
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_max(v_zero(), sum[i][j]);
     }
@@ -94,44 +123,47 @@ INLINE void tile(const int rows, const int nv, const int a_one, int64_t k, const
     }
 }
 
-typedef void tile_kernel(int64_t k, const float *a, int64_t stride, const float *b, int64_t ldb, float *c, int64_t ldc,
-                         int64_t last, int first, const float *bias, int relu);
+typedef void tile_kernel(const struct tile *t);
 
-#define TILE(rows, nv, one) \
-    static void tile_##rows##_##nv##_##one(int64_t k, const float *a, int64_t stride, const float *b, int64_t ldb, \
-                                           float *c, int64_t ldc, int64_t last, int first, const float *bias, int relu) \
-    { \
-        tile(rows, nv, one, k, a, stride, b, ldb, c, ldc, last, first, bias, relu); \
-    }
-#define NAME(rows, nv, one) tile_##rows##_##nv##_##one,
-
+#define TILE(kind, nv, rows) \
+    static void tile_##kind##_##nv##_##rows(const struct tile *t) { tile(kind, rows, nv, t); }
+#define NAME(kind, nv, rows) tile_##kind##_##nv##_##rows,
+#define ROWS4(X, kind, nv) X(kind, nv, 1) X(kind, nv, 2) X(kind, nv, 3) X(kind, nv, 4)
+#define ROWS6(X, kind, nv) ROWS4(X, kind, nv) X(kind, nv, 5) X(kind, nv, 6)
+#define ROWS8(X, kind, nv) ROWS6(X, kind, nv) X(kind, nv, 7) X(kind, nv, 8)
+#define ROWS14(X, kind, nv) \
+    ROWS8(X, kind, nv) X(kind, nv, 9) X(kind, nv, 10) X(kind, nv, 11) X(kind, nv, 12) X(kind, nv, 13) X(kind, nv, 14)
 #if defined(ISA_AVX512)
-#define ROWS(X, nv, one) X(1, nv, one) X(2, nv, one) X(3, nv, one) X(4, nv, one) X(5, nv, one) X(6, nv, one) X(7, nv, one) \
-    X(8, nv, one) X(9, nv, one) X(10, nv, one) X(11, nv, one) X(12, nv, one) X(13, nv, one) X(14, nv, one)
-#define VECTORS(X, one) {ROWS(X, 1, one)}, {ROWS(X, 2, one)}
-ROWS(TILE, 1, 0) ROWS(TILE, 2, 0) ROWS(TILE, 1, 1) ROWS(TILE, 2, 1)
+#define ROWS ROWS14
 #elif defined(ISA_AVX2)
-#define ROWS(X, nv, one) X(1, nv, one) X(2, nv, one) X(3, nv, one) X(4, nv, one) X(5, nv, one) X(6, nv, one)
-#define VECTORS(X, one) {ROWS(X, 1, one)}, {ROWS(X, 2, one)}
-ROWS(TILE, 1, 0) ROWS(TILE, 2, 0) ROWS(TILE, 1, 1) ROWS(TILE, 2, 1)
+#define ROWS ROWS6
 #elif defined(ISA_NEON)
-#define ROWS(X, nv, one) X(1, nv, one) X(2, nv, one) X(3, nv, one) X(4, nv, one) X(5, nv, one) X(6, nv, one) X(7, nv, one) \
-    X(8, nv, one)
-#define VECTORS(X, one) {ROWS(X, 1, one)}, {ROWS(X, 2, one)}, {ROWS(X, 3, one)}
-ROWS(TILE, 1, 0) ROWS(TILE, 2, 0) ROWS(TILE, 3, 0) ROWS(TILE, 1, 1) ROWS(TILE, 2, 1) ROWS(TILE, 3, 1)
+#define ROWS ROWS8
 #else
-#define ROWS(X, nv, one) X(1, nv, one) X(2, nv, one) X(3, nv, one) X(4, nv, one)
-#define VECTORS(X, one) {ROWS(X, 1, one)}, {ROWS(X, 2, one)}
-ROWS(TILE, 1, 0) ROWS(TILE, 2, 0) ROWS(TILE, 1, 1) ROWS(TILE, 2, 1)
+#define ROWS ROWS4
+#endif
+#if defined(ISA_NEON)
+#define TILES(kind) ROWS(TILE, kind, 1) ROWS(TILE, kind, 2) ROWS(TILE, kind, 3)
+#define NAMES(kind) {{ROWS(NAME, kind, 1)}, {ROWS(NAME, kind, 2)}, {ROWS(NAME, kind, 3)}}
+#else
+#define TILES(kind) ROWS(TILE, kind, 1) ROWS(TILE, kind, 2)
+#define NAMES(kind) {{ROWS(NAME, kind, 1)}, {ROWS(NAME, kind, 2)}}
 #endif
 
-/* tiles[which stride of A is 1: 0 k, 1 row][vectors - 1][rows - 1] */
-static tile_kernel *const tiles[2][NV][MR] = {{VECTORS(NAME, 0)}, {VECTORS(NAME, 1)}};
+TILES(ALONG_K) TILES(ALONG_ROWS) TILES(COPYING)
+
+/* tiles[kind][vectors - 1][rows - 1] */
+static tile_kernel *const tiles[KINDS][NV][MR] = {NAMES(ALONG_K), NAMES(ALONG_ROWS), NAMES(COPYING)};
 
 #undef TILE
 #undef NAME
+#undef ROWS4
+#undef ROWS6
+#undef ROWS8
+#undef ROWS14
 #undef ROWS
-#undef VECTORS
+#undef TILES
+#undef NAMES
 
 /* ---- panels ---- */
 
@@ -146,11 +178,13 @@ static void pack(float *panel, const float *b, int64_t ldb, int64_t k, int64_t c
     }
 }
 
-/* to (k, width) = from (rows, k) turned round, VL by VL, columns rows .. width-1 zero. Writes up to VL-1 numbers more
- * behind its end. */
+/* to (k, width) = from (rows, k) turned round, VL by VL, columns rows .. width-1 zero. If width < VL, writes up to VL-1
+ * numbers more behind its end. */
 static void pack_transposed(float *to, int64_t width, const float *from, int64_t ld, int64_t k, int64_t rows)
 {
     for (int64_t row = 0; row < width; row += VL) {
+        /* What the first blocks write too much is overwritten by the following steps; later ones would spoil these. */
+        const int64_t left = MR > VL && row ? width - row : VL;
         for (int64_t step = 0; step < k; step += VL) {
             const int64_t steps = k - step < VL ? k - step : VL;
             vf block[VL];
@@ -158,60 +192,75 @@ static void pack_transposed(float *to, int64_t width, const float *from, int64_t
                 block[j] = row + j < rows ? v_load_n(from + (row + j) * ld + step, steps) : v_zero();
             v_transpose(block);
             UNROLL for (int j = 0; j < VL; j++)
-                if (j < steps) v_store(to + (step + j) * width + row, block[j]);
+                if (j < steps) v_store_n(to + (step + j) * width + row, block[j], left);
         }
     }
+}
+
+/* to (k, rows) = from (k, rows), closed up. Writes up to VL-1 numbers more behind its end. */
+static void pack_rows(float *to, int64_t rows, const float *from, int64_t ld, int64_t k)
+{
+    for (int64_t step = 0; step < k; step++, to += rows, from += ld)
+        for (int64_t r = 0; r < rows; r += VL) v_store(to + r, v_load_n(from + r, rows - r));
 }
 
 /* ---- the product ---- */
 
 /* Rows m0 .. m1 and columns n0 .. n1 (n0 a multiple of NR), with `scratch` for packed panels.
  *
- * For each KC of the summed axis: the panels of B are packed side by side (they stay in the second-level cache), then
- * tile row after tile row of A is packed (it stays in the first-level cache) and meets all of them. Little work is
- * done without packing, straight from where the matrices lie. */
+ * For each KC of the summed axis: the panels of B are packed side by side (they stay in the second-level cache), and
+ * tile row after tile row of A is packed (it stays in the first-level cache) and meets all of them. If B lies as it is
+ * needed, the first tile row packs it while it works. Little work is done without packing, straight from where the
+ * matrices lie. */
 static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *scratch)
 {
     const int64_t rows = m1 - m0, tall = (rows + MR - 1) / MR; /* as few tiles as possible, as even as possible */
-    const int direct_b = !p->b_transposed && (n1 - n0) % VL == 0 && rows < PACK_ROWS;
+    const int whole = (n1 - n0) % VL == 0;
+    const int direct_b = !p->b_transposed && whole && rows < PACK_ROWS;
     const int direct_a = n1 - n0 <= 4 * NR;
-    const int row_one = !direct_a || (p->a_row == 1 && p->a_k != 1);
-    const int64_t stride = p->a_row == 1 && p->a_k != 1 ? p->a_k : p->a_row;
+    const int copying = !p->b_transposed && whole && !direct_b && !direct_a; /* B is packed by its first tiles */
+    const int along_rows = p->a_row == 1 && p->a_k != 1;
     float *tile_a = scratch, *panels = scratch + MR * KC + VL;
 
     for (int64_t k0 = 0; k0 < p->k || k0 == 0; k0 += KC) {
         const int64_t k = p->k - k0 < KC ? p->k - k0 : KC;
         const int end = k0 + KC >= p->k;
-        for (int64_t column = n0; column < n1 && !direct_b; column += NR) {
+        for (int64_t column = n0; column < n1 && !direct_b && !copying; column += NR) {
             const int64_t columns = n1 - column < NR ? n1 - column : NR;
             float *panel = panels + (column - n0) * KC;
             if (p->b_transposed) pack_transposed(panel, NR, p->b + column * p->ldb + k0, p->ldb, k, columns);
             else pack(panel, p->b + k0 * p->ldb + column, p->ldb, k, columns);
         }
-        for (int64_t t = 0, i = m0, high; t < tall; t++, i += high) {
-            high = rows / tall + (t < rows % tall);
+        for (int64_t number = 0, i = m0, high; number < tall; number++, i += high) {
+            high = rows / tall + (number < rows % tall);
             const float *a = p->a + i * p->a_row + k0 * p->a_k;
-            if (!direct_a && p->a_k == 1) {
-                pack_transposed(tile_a, high, a, p->a_row, k, high);
-            } else if (!direct_a) {
-                for (int64_t step = 0; step < k; step++)
-                    for (int64_t r = 0; r < high; r += VL)
-                        v_store(tile_a + step * high + r, v_load_n(a + step * p->a_k + r, high - r));
-            }
+            if (!direct_a && !along_rows) pack_transposed(tile_a, high, a, p->a_row, k, high);
+            else if (!direct_a) pack_rows(tile_a, high, a, p->a_k, k);
+            const int fresh = direct_b || (copying && number == 0); /* B is read where it lies */
+            const int kind = copying && number == 0 ? COPYING : !direct_a || along_rows ? ALONG_ROWS : ALONG_K;
             for (int64_t column = n0; column < n1; column += NR) {
-                const int64_t columns = n1 - column < NR ? n1 - column : NR;
-                const int64_t vectors = (columns + VL - 1) / VL, last = columns - (vectors - 1) * VL;
-                float *c = p->c + i * p->n + column;
-                tiles[row_one][vectors - 1][high - 1](
-                    k, direct_a ? a : tile_a, direct_a ? stride : high,
-                    direct_b ? p->b + k0 * p->ldb + column : panels + (column - n0) * KC, direct_b ? p->ldb : NR, c, p->n,
-                    last, k0 == 0, end && p->bias ? p->bias + column : NULL,
-                    end && !p->dx_of && p->activation == ACT_relu);
+                const int64_t columns = n1 - column < NR ? n1 - column : NR, vectors = (columns + VL - 1) / VL;
+                float *panel = panels + (column - n0) * KC;
+                const struct tile t = {
+                    .k = k,
+                    .a = direct_a ? a : tile_a,
+                    .stride = !direct_a ? high : along_rows ? p->a_k : p->a_row,
+                    .b = fresh ? p->b + k0 * p->ldb + column : panel,
+                    .ldb = fresh ? p->ldb : NR,
+                    .panel = panel,
+                    .c = p->c + i * p->n + column,
+                    .ldc = p->n,
+                    .last = columns - (vectors - 1) * VL,
+                    .first = k0 == 0,
+                    .relu = end && !p->dx_of && p->activation == ACT_relu,
+                    .bias = end && p->bias ? p->bias + column : NULL,
+                };
+                tiles[kind][vectors - 1][high - 1](&t);
                 if (end && p->dx_of) {
                     for (int64_t r = 0; r < high; r++)
-                        activate_dx_rows(p->activation, c + r * p->n, p->dx_of + (i + r) * p->n + column, columns);
+                        activate_dx_rows(p->activation, t.c + r * p->n, p->dx_of + (i + r) * p->n + column, columns);
                 } else if (end && p->activation > ACT_relu) {
-                    for (int64_t r = 0; r < high; r++) activate_rows(p->activation, c + r * p->n, columns);
+                    for (int64_t r = 0; r < high; r++) activate_rows(p->activation, t.c + r * p->n, columns);
                 }
             }
         }

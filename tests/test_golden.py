@@ -205,7 +205,8 @@ def test_first_random_words_are_philox_of_counter_zero(backend):
     assert [int(drawn[i]) for i in (0, 16, 32, 48)] == words(KNOWN_ANSWERS[0][2])
     # dropout keeps an element if its word's upper 24 bits, as a fraction, are not below the rate:
     # 0x6627e8d5 -> 0.399046, 0xe169c58d -> 0.880520, 0xbc57ac4c -> 0.735713, 0x9b00dbd8 -> 0.605482
-    np.testing.assert_allclose(uniform(64, 0, seed=0, stream=0)[::16], [0.399046, 0.880520, 0.735713, 0.605482], atol=1e-6)
+    fractions = uniform(64, 0, seed=0, stream=0)[::16]
+    np.testing.assert_allclose(fractions, [0.399046, 0.880520, 0.735713, 0.605482], atol=1e-6)
     for rate, kept in ((0.3, [1, 1, 1, 1]), (0.5, [0, 1, 1, 1]), (0.7, [0, 1, 1, 0]), (0.8, [0, 1, 0, 0])):
         y = run(backend, "dropout", np.ones((1, 64)), np.array([0]), rate=rate, seed=0, stream=0)
         close(y[0, ::16], np.array(kept) / (1 - rate))

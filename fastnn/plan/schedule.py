@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastnn.graph import Node, Tensor, nodes_behind
+from fastnn.graph import ALL, Node, Tensor, nodes_behind
 
 
 def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
@@ -30,14 +30,14 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
 
 
 def _share_memory(a: Tensor, b: Tensor) -> bool:
-    """Whether two placed tensors overlap (a batch axis counts as unbounded)."""
+    """Whether two placed tensors overlap (rows whose number is not known count as unbounded)."""
     if a is b:
         return True
     if a.place is None or b.place is None or a.place.buffer != b.place.buffer:
         return False
     first, second = sorted((a, b), key=lambda t: t.place.offset if t.place else 0)
     assert first.place and second.place
-    if first.batch:
+    if first.batch or ALL in first.shape:
         return True
     size = 1
     for extent in first.shape:

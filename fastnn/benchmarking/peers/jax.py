@@ -17,6 +17,9 @@ from fastnn.benchmarking.workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE
 MANY = 25  # epochs of the setting that puts several into one call
 
 
+jax.config.update("jax_cpu_enable_async_dispatch", False)  # twice as fast for small calls: no thread to wake
+
+
 def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
     if workload.kind == "predict":
         return predictions(workload)

@@ -1,0 +1,446 @@
+"""Passes from graph to program, each by itself; then the Plan and its print."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastnn
+from fastnn.backends.numpy import Program
+from fastnn.graph import ALL, Place, Tensor, nodes_behind
+from fastnn.layers import Activation, Dense, Dropout, Flatten
+from fastnn.ops import OPS
+from fastnn.ops.loss import accumulate
+from fastnn.ops.loss import binary_crossentropy as bce
+from fastnn.ops.loss import categorical_crossentropy as cce
+from fastnn.ops.loss import mean_squared_error as mse
+from fastnn.ops.loss import sparse_categorical_crossentropy as scce
+from fastnn.ops.matrix import add_bias, matmul, matmul_nt, sum_rows
+from fastnn.ops.pointwise import DENSE_ACTIVATIONS, OUTPUT_GRADIENTS, add, multiply, relu, relu_dx, sigmoid, tanh
+from fastnn.ops.shape import reshape
+from fastnn.ops.softmax import softmax
+from fastnn.ops.update import sgd
+from fastnn.plan import ARENA, Plan, aligned, losses_on_logits
+from fastnn.plan.fuse import dense_layers
+from fastnn.plan.memory import Lifetime, assign
+from fastnn.plan.schedule import schedule
+
+
+def leaf(*shape, name="x", offset=0, dtype="float"):
+    return Tensor(shape, dtype, place=Place(name, offset), name=name)
+
+
+def placed(tensor, name="out", offset=0):
+    tensor.place = Place(name, offset)
+    return tensor
+
+
+def names(roots):
+    return [node.op.name for node in nodes_behind(roots)]
+
+
+def ops(plan):
+    return [step.op.name for step in plan.steps]
+
+
+# Losses on logits
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss", "fused"),
+    [
+        (sigmoid, bce, "sigmoid_crossentropy"),
+        (softmax, cce, "softmax_crossentropy"),
+        (softmax, scce, "sparse_softmax_crossentropy"),
+    ],
+)
+def test_a_loss_after_its_activation_is_computed_from_the_logits(activation, loss, fused):
+    z, y = leaf(None, 3, name="z"), leaf(None, 1 if loss is scce else 3, name="y")
+    p = activation(z)
+    rows = loss(p, y)
+    result = losses_on_logits([rows, p])
+    assert names([result[rows]]) == [fused]
+    assert result[rows].node.inputs == (z, y)
+    assert names([result[p]]) == [activation.name]  # the prediction is still there for whoever wants it
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss"), [(softmax, bce), (sigmoid, cce), (sigmoid, mse), (tanh, bce), (relu, bce)]
+)
+def test_other_pairs_of_activation_and_loss_stay_apart(activation, loss):
+    rows = loss(activation(leaf(None, 3)), leaf(None, 3, name="y"))
+    assert names([losses_on_logits([rows])[rows]]) == [activation.name, loss.name]
+
+
+def test_a_target_that_is_a_sigmoid_is_not_taken_for_the_prediction():
+    rows = bce(leaf(None, 3), sigmoid(leaf(None, 3)))
+    assert names([losses_on_logits([rows])[rows]]) == ["sigmoid", "binary_crossentropy"]
+
+
+# Dense layers
+
+
+def layer(activation=None, bias=True):
+    """A product with what follows it, and all tensors on the way."""
+    tensors = [matmul(leaf(None, 4), leaf(4, 3, name="w"))]
+    if bias:
+        tensors.append(add_bias(tensors[-1], leaf(3, name="b")))
+    if activation is not None:
+        tensors.append(OPS[activation](tensors[-1]))
+    return tensors
+
+
+def fuse(*roots):
+    result = dense_layers(roots)
+    return [result[root] for root in roots]
+
+
+@pytest.mark.parametrize("activation", [None, *DENSE_ACTIVATIONS[1:]])
+@pytest.mark.parametrize("bias", [False, True])
+def test_bias_and_activation_go_into_the_product(activation, bias):
+    (y,) = fuse(placed(layer(activation, bias)[-1]))
+    if activation is None and not bias:
+        assert names([y]) == ["matmul"]
+        return
+    assert names([y]) == ["dense"]
+    assert y.node.attrs == {"activation": activation or "linear"}
+    assert [i.name for i in y.node.inputs] == ["x", "w", "b"][: 2 + bias]
+    assert y.place == Place("out")
+
+
+@pytest.mark.parametrize("activation", ["softmax", "leaky_relu", "elu"])
+def test_activations_that_the_dense_op_has_not_stay_apart(activation):
+    y = layer()[-1]
+    attrs = {"leaky_relu": {"negative_slope": 0.1}, "elu": {"alpha": 1.0}}.get(activation, {})
+    (z,) = fuse(placed(OPS[activation](y, **attrs)))
+    assert names([z]) == ["dense", activation]
+
+
+def test_a_second_activation_stays_apart():
+    (y,) = fuse(placed(tanh(layer("relu")[-1])))
+    assert names([y]) == ["dense", "tanh"]
+    assert y.node.inputs[0].node.attrs == {"activation": "relu"}
+
+
+def test_what_is_read_twice_is_not_fused_away():
+    _, biased, active = layer("relu")
+    assert names(fuse(placed(add(active, biased)))) == ["dense", "relu", "add"]
+    product, _, active = layer("relu")
+    assert names(fuse(placed(active), placed(tanh(product), "other"))) == ["matmul", "add_bias", "relu", "tanh"]
+
+
+def test_what_is_wanted_itself_is_not_fused_away():
+    _, biased, active = layer("relu")
+    y, z = fuse(placed(active), placed(biased, "logits"))
+    assert names([y, z]) == ["dense", "relu"]
+    assert z.place == Place("logits")
+
+
+def test_what_has_a_place_is_not_fused_away():
+    product, _, active = layer("relu")
+    placed(product, "kept")
+    (y,) = fuse(placed(active))
+    assert names([y]) == ["matmul", "add_bias", "relu"]
+
+
+@pytest.mark.parametrize("activation", OUTPUT_GRADIENTS)
+def test_the_slope_of_an_activation_goes_into_the_product_of_its_gradient(activation):
+    g, w, y = leaf(None, 3, name="g"), leaf(4, 3, name="w"), leaf(None, 4, name="y")
+    (d,) = fuse(placed(OPS[f"{activation}_dx"](matmul_nt(g, w), y)))
+    assert names([d]) == ["dense_dx"]
+    assert d.node.inputs == (g, w, y)
+    assert d.node.attrs == {"activation": activation}
+
+
+def test_slopes_that_need_the_activations_input_stay_apart():
+    g, w, x = leaf(None, 3, name="g"), leaf(4, 3, name="w"), leaf(None, 4, name="x")
+    assert names(fuse(placed(OPS["gelu_dx"](matmul_nt(g, w), x)))) == ["matmul_nt", "gelu_dx"]
+    d = matmul_nt(g, w)
+    assert names(fuse(placed(relu_dx(d, x)), placed(sum_rows(d), "b"))) == ["matmul_nt", "relu_dx", "sum_rows"]
+    # the product may be what the slope is taken at, not the gradient
+    assert names(fuse(placed(relu_dx(x, matmul_nt(g, w))))) == ["matmul_nt", "relu_dx"]
+
+
+def test_a_fused_graph_computes_the_same():
+    rng = np.random.default_rng(0)
+    buffers = {
+        "x": rng.normal(size=(5, 4)),
+        "w": rng.normal(size=(4, 3)),
+        "b": rng.normal(size=3),
+        "out": np.empty((5, 3)),
+    }
+    plan = Plan([placed(layer("tanh")[-1])], batch=5, dtype="float64")
+    assert ops(plan) == ["dense"]
+    Program(plan).run(buffers, 0, 1, 5, 5)
+    np.testing.assert_allclose(buffers["out"], np.tanh(buffers["x"] @ buffers["w"] + buffers["b"]), rtol=1e-13)
+
+
+# Order
+
+
+def order(*roots):
+    return [node.op.name for node in schedule(roots)]
+
+
+def test_an_update_runs_right_after_what_it_waits_for():
+    w = leaf(6, name="w")
+    gradient = sum_rows(leaf(None, 6))
+    later = placed(tanh(leaf(None, 6)))
+    update = sgd(w, gradient, leaf(1, name="rates"))
+    assert order(gradient, later, update) == ["sum_rows", "sgd", "tanh"]
+
+
+def test_an_update_waits_for_readers_of_what_it_overwrites():
+    w = leaf(6, name="w")
+    gradient = sum_rows(leaf(None, 6))
+    reader = placed(matmul_nt(leaf(None, 3), leaf(2, 3, name="w")))  # the same memory under another shape
+    other = placed(tanh(leaf(None, 6)), "other")
+    update = sgd(w, gradient, leaf(1, name="rates"))
+    assert order(gradient, reader, other, update) == ["sum_rows", "matmul_nt", "sgd", "tanh"]
+
+
+@pytest.mark.parametrize(("offset", "waits"), [(0, True), (5, True), (6, False), (100, False)])
+def test_only_memory_that_overlaps_makes_an_update_wait(offset, waits):
+    update = sgd(leaf(6, name="w"), leaf(6, name="grads"), leaf(1, name="rates"))
+    reader = placed(relu(leaf(4, name="w", offset=offset)))
+    assert order(update, reader) == (["relu", "sgd"] if waits else ["sgd", "relu"])
+
+
+@pytest.mark.parametrize("rows", [None, ALL])
+def test_rows_without_a_limit_reach_to_the_end_of_the_buffer(rows):
+    update = sgd(leaf(6, name="w", offset=1000), leaf(6, name="grads"), leaf(1, name="rates"))
+    reader = placed(relu(leaf(rows, 2, name="w")))
+    assert order(update, reader) == ["relu", "sgd"]
+
+
+def test_an_update_waits_for_what_is_written_where_it_reads():
+    update = sgd(leaf(6, name="w"), leaf(6, name="grads"), leaf(1, name="rates"))
+    parts = [placed(sum_rows(leaf(None, 3)), "grads", offset) for offset in (0, 3)]
+    elsewhere = placed(sum_rows(leaf(None, 3)), "grads", 6)
+    assert order(update, *parts, elsewhere) == ["sum_rows", "sum_rows", "sgd", "sum_rows"]
+
+
+def test_updates_of_one_total_keep_their_order():
+    total = leaf(1, name="total", dtype="float64")
+    first, second = accumulate(total, relu(leaf(None))), accumulate(total, tanh(leaf(None)))
+    assert order(first, second) == ["relu", "accumulate", "tanh", "accumulate"]
+
+
+# Memory
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_tensors_alive_together_never_overlap(seed):
+    rng = np.random.default_rng(seed)
+    lifetimes = []
+    for _ in range(rng.integers(1, 60)):
+        first = int(rng.integers(0, 40))
+        lifetimes.append(Lifetime(int(rng.integers(1, 200)), first, first + int(rng.integers(0, 12))))
+    offsets, total = assign(lifetimes)
+    for i, (a, at) in enumerate(zip(lifetimes, offsets, strict=True)):
+        assert at >= 0 and at % 16 == 0 and at + a.size <= total
+        for b, other in zip(lifetimes[:i], offsets[:i], strict=True):
+            in_time = a.first <= b.last and b.first <= a.last
+            in_memory = at < other + b.size and other < at + a.size
+            assert not (in_time and in_memory)
+    together = [sum(aligned(a.size) for a in lifetimes if a.first <= t <= a.last) for t in range(60)]
+    assert max(together) <= total <= sum(aligned(a.size) for a in lifetimes)
+
+
+def test_nothing_needs_no_memory():
+    assert assign([]) == ([], 0)
+
+
+def test_a_chain_of_products_needs_two_places():
+    x = leaf(None, 16)
+    for number in range(6):
+        x = matmul(x, leaf(16, 16, name=f"w{number}"))
+    assert Plan([placed(x)], batch=3).arena_size == 2 * 48
+
+
+def test_an_elementwise_op_takes_the_memory_of_an_input_that_dies():
+    a = matmul(leaf(None, 16), leaf(16, 16, name="w"))
+    b = multiply(OPS["gelu"](a), leaf(None, 16, name="mask"))
+    plan = Plan([placed(matmul(b, leaf(16, 4, name="v")))], batch=3)
+    assert ops(plan) == ["dense", "multiply", "matmul"]
+    assert plan.steps[0].outputs[0].place == plan.steps[1].outputs[0].place
+    assert plan.arena_size == 48
+
+
+def test_an_input_that_is_read_again_keeps_its_memory():
+    a = softmax(leaf(None, 16))
+    b = tanh(a)
+    plan = Plan([placed(add(a, b))], batch=3)
+    assert plan.steps[0].outputs[0].place != plan.steps[1].outputs[0].place
+
+
+def test_an_input_of_another_size_is_not_shared():
+    b = sum_rows(leaf(None, 16))
+    plan = Plan([placed(matmul(add_bias(leaf(None, 16, name="z"), b), leaf(16, 2, name="w")))], batch=3)
+    first, second = (step.outputs[0].place for step in plan.steps[:2])
+    assert first != second
+
+
+def test_memory_given_from_outside_is_never_written_by_sharing():
+    x = leaf(None, 16)
+    plan = Plan([placed(matmul(relu(x), leaf(16, 2, name="w")))], batch=3)
+    assert plan.steps[0].outputs[0].place.buffer == ARENA
+
+
+def test_random_graphs_compute_in_shared_memory_what_they_compute_apart():
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        x = leaf(None, 5)
+        data = rng.normal(size=(4, 5))
+        tensors, arrays = [x], [data]
+        for _ in range(rng.integers(2, 14)):
+            a, b = rng.integers(0, len(tensors), 2)
+            op = [relu, tanh, sigmoid, softmax, add, multiply][rng.integers(0, 6)]
+            pick = (a,) if op in (relu, tanh, sigmoid, softmax) else (a, b)
+            tensors.append(op(*(tensors[i] for i in pick)))
+            arrays.append(op(*(arrays[i] for i in pick)))
+        buffers = {"x": data.copy(), "out": np.full((4, 5), np.nan)}
+        Program(Plan([placed(tensors[-1])], batch=6, dtype="float64")).run(buffers, 0, 1, 4, 4)
+        np.testing.assert_array_equal(buffers["out"], arrays[-1])
+        np.testing.assert_array_equal(buffers["x"], data)
+
+
+# Plans
+
+
+def test_a_view_is_no_step():
+    x = leaf(None, 2, 3)
+    plan = Plan([placed(matmul(reshape(x, shape=(6,)), leaf(6, 4, name="w")))], batch=5)
+    assert ops(plan) == ["matmul"]
+    assert plan.steps[0].inputs[0].place == Place("x")
+    assert plan.steps[0].inputs[0].shape == (None, 6)
+
+
+def test_a_view_keeps_the_memory_behind_it_alive():
+    a = softmax(leaf(None, 16))
+    v = reshape(a, shape=(4, 4))
+    c = matmul(leaf(None, 8, name="z"), leaf(8, 16, name="w"))
+    plan = Plan([placed(add(reshape(v, shape=(16,)), c))], batch=3)
+    assert ops(plan) == ["softmax", "matmul", "add"]
+    assert plan.steps[0].outputs[0].place != plan.steps[1].outputs[0].place
+    assert plan.steps[2].inputs[0].place == plan.steps[0].outputs[0].place
+
+
+def test_a_view_wanted_in_its_own_place_is_copied_there():
+    plan = Plan([placed(reshape(leaf(None, 2, 3), shape=(6,)))], batch=4)
+    assert ops(plan) == ["reshape"]
+
+
+def test_flatten_costs_no_step():
+    model = fastnn.Sequential([Flatten(input_shape=(2, 3)), Dense(2), Activation("softmax")])
+    assert ops(model.plan(training=False)) == ["dense", "softmax"]
+    x = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    flat = fastnn.Sequential([Dense(2, input_shape=(6,)), Activation("softmax")])
+    flat.set_weights(model.get_weights())
+    np.testing.assert_array_equal(model.predict(x), flat.predict(x.reshape(2, 6)))
+
+
+def test_dead_code_is_left_out():
+    x = leaf(None, 3)
+    y = placed(relu(x))
+    softmax(y)
+    tanh(x)
+    assert ops(Plan([y], batch=2)) == ["relu"]
+
+
+def test_an_input_without_a_place_is_refused():
+    with pytest.raises(ValueError, match="no place"):
+        Plan([placed(relu(Tensor((None, 3), name="x")))], batch=2)
+
+
+def article():
+    fastnn.set_seed(0)
+    model = fastnn.Sequential(
+        [Dense(64, activation="relu", input_shape=(30,)), Dense(32, activation="relu"), Dense(1, activation="sigmoid")],
+        name="article",
+    )
+    model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def test_the_first_layers_input_gets_no_gradient():
+    plan = article().plan()
+    assert ops(plan).count("dense_dx") == 2
+    assert not any(o.shape == (None, 30) for step in plan.steps[1:] for o in step.outputs)
+
+
+def test_a_layer_before_the_first_trained_one_gets_no_gradient():
+    model = article()
+    model.layers[0].trainable = False
+    assert ops(model.plan()).count("dense_dx") == 1
+    assert ops(model.plan()).count("matmul_tn") == 2
+    model.layers[1].trainable = False
+    assert ops(model.plan()).count("dense_dx") == 0
+
+
+def test_dropout_is_in_training_only():
+    model = fastnn.Sequential([Dropout(0.5, input_shape=(4,)), Dense(1)])
+    model.compile("sgd", "mse")
+    assert ops(model.plan()).count("dropout") == 1
+    assert ops(model.plan(training=False)) == ["dense"]
+
+
+ARTICLE = """
+Plan article: training step: 21 steps, batch 32, float32, 0.699 MFLOP, arena 24.6 kB
+step result in kFLOP kB
+0 gather (all, 30) (N) -> (N, 30) arena +5120 1.0 7.8
+1 gather (all, 1) (N) -> (N, 1) arena +6080 0.0 0.4
+2 dense (N, 30) (30, 64) (64) -> (N, 64) activation=relu arena +0 122.9 20.0
+3 dense (N, 64) (64, 32) (32) -> (N, 32) activation=relu arena +2048 131.1 20.6
+4 dense (N, 32) (32, 1) (1) -> (N, 1) activation=linear arena +3072 2.0 4.4
+5 sigmoid (N, 1) -> (N, 1) arena +6112 0.0 0.3
+6 sigmoid_crossentropy (N, 1) (N, 1) -> (N) arena +3104 0.0 0.4
+7 accumulate (N) -> (1) totals +0 0.0 0.1
+8 mean_seed (N) -> (N) arena +3136 0.0 0.3
+9 sigmoid_crossentropy_dx (N) (N, 1) (N, 1) -> (N, 1) arena +3104 0.0 0.5
+10 sum_rows (N, 1) -> (1) grads +4096 0.0 0.1
+11 matmul_tn (N, 32) (N, 1) -> (32, 1) grads +4064 2.0 4.4
+12 dense_dx (N, 1) (32, 1) (N, 32) -> (N, 32) activation=relu arena +4096 2.0 8.4
+13 sum_rows (N, 32) -> (32) grads +4032 1.0 4.2
+14 matmul_tn (N, 64) (N, 32) -> (64, 32) grads +1984 131.1 20.5
+15 dense_dx (N, 32) (64, 32) (N, 64) -> (N, 64) activation=relu arena +2048 131.1 28.7
+16 sum_rows (N, 64) -> (64) grads +1920 2.0 8.4
+17 matmul_tn (N, 30) (N, 64) -> (30, 64) grads +0 122.9 19.7
+18 adam (4112) (2) -> (4112) (4112) (4112) beta_1=0.9 beta_2=0.999 epsilon=1e-07 article.weights +0 49.3 115.1
+19 binary_accuracy (N, 1) (N, 1) -> (N) threshold=0.5 arena +0 0.0 0.4
+20 accumulate (N) -> (1) totals +8 0.0 0.1
+"""
+
+
+def test_the_articles_plan_is_printed():
+    lines = [" ".join(line.split()) for line in str(article().plan()).splitlines()]
+    assert lines == ARTICLE.strip().splitlines()
+
+
+def test_the_columns_of_a_printed_plan_are_aligned():
+    lines = str(article().plan()).splitlines()[1:]
+    assert len({len(line) for line in lines}) == 1
+    at = lines[0].index("result in")
+    assert all(line[at - 2 : at] == "  " and line[at] != " " for line in lines)
+
+
+def test_a_large_weight_is_updated_right_after_its_gradient():
+    model = fastnn.Sequential([Dense(300, activation="relu", input_shape=(200,)), Dense(200), Dense(3)])
+    model.compile("sgd", "mse")
+    steps = model.plan().steps
+    large = [step for step in steps if step.op.name == "sgd" and step.outputs[0].shape == (60000,)]
+    assert len(large) == 2
+    for update in large:
+        weight, gradient = update.outputs[0].place, update.inputs[0].place
+        made = next(n for n, step in enumerate(steps) if step.outputs[0].place == gradient)
+        read = max(n for n, step in enumerate(steps) if any(i.place == weight for i in step.inputs))
+        assert steps.index(update) == max(made, read) + 1
+    assert (
+        len([step for step in steps if step.op.name == "sgd"]) == 4
+    )  # the small ones together where they are neighbours
+
+
+def test_floating_point_operations_are_counted():
+    plan = article().plan(training=False, batch_size=10)
+    assert plan.flops == 2 * 10 * (30 * 64 + 64 * 32 + 32)
+    assert "Plan article: prediction: 3 steps, batch 10, float32" in str(plan)
