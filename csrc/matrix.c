@@ -57,13 +57,14 @@ struct tile {
     int first;      /* C is overwritten, else added to */
     int relu;
     const float *bias;
+    const float *gate; /* where this, shaped like C, is not positive, C becomes 0: the slope of relu */
 };
 
 /* How A lies: the k's of a row side by side; or the rows of a k; or so, and B is copied into a panel on the way, its
  * loads ahead of their use by AHEAD k's. */
 enum { ALONG_K, ALONG_ROWS, COPYING, KINDS, AHEAD = 12 };
 
-/* C (rows, nv vectors) = [C +] A (rows, k) B (k, nv vectors), then bias, then relu; kind, rows and nv are constants.
+/* C (rows, nv vectors) = [C +] A (rows, k) B (k, nv vectors),, then bias, relu, gate; kind, rows and nv are constants.
  * Rows of A that are apart are addressed three to a pointer. */
 INLINE void tile(const int kind, const int rows, const int nv, const struct tile *t)
 {
@@ -113,6 +114,14 @@ INLINE void tile(const int kind, const int rows, const int nv, const struct tile
     if (t->relu) {
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_max(v_zero(), sum[i][j]);
+    }
+    if (t->gate) {
+        UNROLL for (int i = 0; i < rows; i++) {
+            UNROLL for (int j = 0; j < nv; j++) {
+                const vf y = v_load_n(t->gate + i * ldc + j * VL, j + 1 < nv ? VL : last);
+                sum[i][j] = v_select(v_less(v_zero(), y), sum[i][j], v_zero());
+            }
+        }
     }
     if (last == VL) {
         UNROLL for (int i = 0; i < rows; i++)
@@ -178,21 +187,27 @@ static void pack(float *panel, const float *b, int64_t ldb, int64_t k, int64_t c
     }
 }
 
-/* to (k, width) = from (rows, k) turned round, VL by VL, columns rows .. width-1 zero. If width < VL, writes up to VL-1
+/* to (k, width) = from (rows, k) turned round; columns rows .. width-1 hold anything. If width < VL, writes up to VL-1
  * numbers more behind its end. */
 static void pack_transposed(float *to, int64_t width, const float *from, int64_t ld, int64_t k, int64_t rows)
 {
-    for (int64_t row = 0; row < width; row += VL) {
+    if (k < VL) {
+        for (int64_t step = 0; step < k; step++)
+            for (int64_t row = 0; row < rows; row++) to[step * width + row] = from[row * ld + step];
+        return;
+    }
+    for (int64_t row = 0; row < rows; row += VL) {
         /* What the first blocks write too much is overwritten by the following steps; later ones would spoil these. */
         const int64_t left = MR > VL && row ? width - row : VL;
+        const float *line[VL];
+        for (int j = 0; j < VL; j++) line[j] = from + (row + j < rows ? row + j : rows - 1) * ld;
         for (int64_t step = 0; step < k; step += VL) {
-            const int64_t steps = k - step < VL ? k - step : VL;
+            const int64_t back = k - step < VL ? VL - (k - step) : 0; /* the last block ends with the rows */
+            const float *start[VL];
             vf block[VL];
-            UNROLL for (int j = 0; j < VL; j++)
-                block[j] = row + j < rows ? v_load_n(from + (row + j) * ld + step, steps) : v_zero();
-            v_transpose(block);
-            UNROLL for (int j = 0; j < VL; j++)
-                if (j < steps) v_store_n(to + (step + j) * width + row, block[j], left);
+            UNROLL for (int j = 0; j < VL; j++) start[j] = line[j] + step - back;
+            v_load_transposed(block, start);
+            UNROLL for (int j = 0; j < VL; j++) v_store_n(to + (step - back + j) * width + row, block[j], left);
         }
     }
 }
@@ -220,6 +235,7 @@ static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int6
     const int direct_a = n1 - n0 <= 4 * NR;
     const int copying = !p->b_transposed && whole && !direct_b && !direct_a; /* B is packed by its first tiles */
     const int along_rows = p->a_row == 1 && p->a_k != 1;
+    const int relu = p->activation == ACT_relu;
     float *tile_a = scratch, *panels = scratch + MR * KC + VL;
 
     for (int64_t k0 = 0; k0 < p->k || k0 == 0; k0 += KC) {
@@ -252,14 +268,16 @@ static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int6
                     .ldc = p->n,
                     .last = columns - (vectors - 1) * VL,
                     .first = k0 == 0,
-                    .relu = end && !p->dx_of && p->activation == ACT_relu,
+                    .relu = end && !p->dx_of && relu,
                     .bias = end && p->bias ? p->bias + column : NULL,
+                    .gate = end && p->dx_of && relu ? p->dx_of + i * p->n + column : NULL,
                 };
                 tiles[kind][vectors - 1][high - 1](&t);
+                if (relu) continue;
                 if (end && p->dx_of) {
                     for (int64_t r = 0; r < high; r++)
                         activate_dx_rows(p->activation, t.c + r * p->n, p->dx_of + (i + r) * p->n + column, columns);
-                } else if (end && p->activation > ACT_relu) {
+                } else if (end && p->activation) {
                     for (int64_t r = 0; r < high; r++) activate_rows(p->activation, t.c + r * p->n, columns);
                 }
             }

@@ -9,7 +9,7 @@
  * v_fma(a, b, c)          a * b + c, rounded once where the machine can (not on ISA_BASE)
  * v_max v_min (a, b)      b where either is NaN: put the constant first to let NaN through
  * v_less(a, b), v_select(mask, yes, no)
- * v_transpose(r)          r[0 .. VL-1], rows and columns exchanged
+ * v_load_transposed(r, p) VL floats from each of VL places p[i]; r[j] has the j-th of each
  * v_i..., v_as_...        32-bit integers in the lanes, for vmath.h and random.c; they wrap around
  *
  * FASTNN_PLAIN_C          ISA_BASE without any extension of the language, as it is for a compiler that is neither GCC nor
@@ -64,28 +64,25 @@ INLINE vi v_ixor(vi a, vi b) { return _mm512_xor_si512(a, b); }
 #define v_isar(a, n) _mm512_srai_epi32(a, n) /* arithmetic */
 INLINE vf v_as_float(vi a) { return _mm512_castsi512_ps(a); }
 INLINE vi v_as_int(vf a) { return _mm512_castps_si512(a); }
-INLINE void v_transpose(vf *r)
+/* Quarters of four rows come together as they are loaded: that leaves half of the shuffles. */
+INLINE void v_load_transposed(vf *r, const float *const *p)
 {
     vf t[16];
-    UNROLL for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 16; i += 4) {
-        UNROLL for (int j = 0; j < 2; j++) {
-            r[i + 2 * j] = (vf)_mm512_unpacklo_pd((__m512d)t[i + j], (__m512d)t[i + j + 2]);
-            r[i + 2 * j + 1] = (vf)_mm512_unpackhi_pd((__m512d)t[i + j], (__m512d)t[i + j + 2]);
+    UNROLL for (int q = 0; q < 4; q++) {
+        UNROLL for (int i = 0; i < 4; i++) {
+            vf v = _mm512_castps128_ps512(_mm_loadu_ps(p[i] + 4 * q));
+            v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(p[i + 4] + 4 * q));
+            v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(p[i + 8] + 4 * q));
+            t[4 * q + i] = _mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(p[i + 12] + 4 * q));
         }
     }
-    UNROLL for (int i = 0; i < 16; i += 8) {
-        UNROLL for (int j = 0; j < 4; j++) {
-            t[i + j] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0x88);
-            t[i + j + 4] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0xdd);
-        }
-    }
-    UNROLL for (int j = 0; j < 8; j++) {
-        r[j] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0x88);
-        r[j + 8] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0xdd);
+    UNROLL for (int q = 0; q < 16; q += 4) {
+        const vf a = _mm512_unpacklo_ps(t[q], t[q + 1]), b = _mm512_unpackhi_ps(t[q], t[q + 1]);
+        const vf c = _mm512_unpacklo_ps(t[q + 2], t[q + 3]), d = _mm512_unpackhi_ps(t[q + 2], t[q + 3]);
+        r[q] = (vf)_mm512_unpacklo_pd((__m512d)a, (__m512d)c);
+        r[q + 1] = (vf)_mm512_unpackhi_pd((__m512d)a, (__m512d)c);
+        r[q + 2] = (vf)_mm512_unpacklo_pd((__m512d)b, (__m512d)d);
+        r[q + 3] = (vf)_mm512_unpackhi_pd((__m512d)b, (__m512d)d);
     }
 }
 
@@ -126,9 +123,10 @@ INLINE vi v_ixor(vi a, vi b) { return _mm256_xor_si256(a, b); }
 #define v_isar(a, n) _mm256_srai_epi32(a, n)
 INLINE vf v_as_float(vi a) { return _mm256_castsi256_ps(a); }
 INLINE vi v_as_int(vf a) { return _mm256_castps_si256(a); }
-INLINE void v_transpose(vf *r)
+INLINE void v_load_transposed(vf *r, const float *const *p)
 {
     vf t[8];
+    UNROLL for (int i = 0; i < 8; i++) r[i] = v_load(p[i]);
     UNROLL for (int i = 0; i < 8; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
@@ -221,12 +219,11 @@ INLINE void v_store_part(float *p, vf v, int64_t n)
     v_store(lanes, v);
     for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
 }
-INLINE void v_transpose(vf *r)
+INLINE void v_load_transposed(vf *r, const float *const *p)
 {
-    float from[VL][VL], to[VL][VL];
-    memcpy(from, r, sizeof from);
+    float to[VL][VL];
     for (int i = 0; i < VL; i++)
-        for (int j = 0; j < VL; j++) to[i][j] = from[j][i];
+        for (int j = 0; j < VL; j++) to[j][i] = p[i][j];
     memcpy(r, to, sizeof to);
 }
 INLINE vf v_max(vf a, vf b) { return v_select(v_less(b, a), a, b); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,11 @@ def row_weights(
         classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(rows)
         table = {}
         for key, value in class_weight.items():
-            if not np.isfinite(value) or value < 0:
-                raise ValueError(f"{what}: class_weight must be finite and not negative. Received: {{{key!r}: {value!r}}}")
+            if not isinstance(key, Real) or not isinstance(value, Real) or not np.isfinite(value) or value < 0:
+                raise ValueError(
+                    f"{what}: class_weight must map the numbers of classes to weights that are finite and not negative. "
+                    f"Received: {{{key!r}: {value!r}}}"
+                )
             table[float(key)] = float(value)
         weights *= np.array([table.get(float(c), 1.0) for c in classes.tolist()], dtype)
     return weights

@@ -87,13 +87,17 @@ class Model(Trainable):
 
     def _place_weights(self) -> None:
         """One flat vector for the weights that have no place yet, drawn from this model's seed."""
-        size, new = 0, []
+        size, new, taken = 0, [], set()
         for number_, layer in enumerate(self._layers):
             for index, weight in enumerate(layer.weights):
                 if weight.tensor.place is None or not weight.tensor.place.buffer:
                     new.append((weight, size, [self.seed, 2, number_, index]))
                     size += aligned(weight.size)
+                else:
+                    taken.add(weight.tensor.place.buffer)
         vector, buffer = zeros(size, self.dtype), f"{self.name}.weights"
+        while buffer in taken:  # layers were added to a model that had its weights
+            buffer += "+"
         for weight, offset, key in new:
             drawn = weight.vector is not None  # by calling the layer on an array
             value = weight.value if drawn else weight.initializer(weight.shape, np.random.default_rng(key))

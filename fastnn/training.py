@@ -190,7 +190,7 @@ class Trainable:
         if validation_data is not None:
             held_out = self._validation_data(validation_data)
         elif split:
-            kept = int(len(x) * (1.0 - split))
+            kept = int(round(len(x) * (1.0 - split), 6))  # 7 of 10 rows for 0.3, though 1 - 0.3 is a little less than 0.7
             if kept in (0, len(x)):
                 raise ValueError(
                     f"fit: validation_split must leave rows on both sides. Received: validation_split={split} "

@@ -348,7 +348,9 @@ def test_regression_metrics_are_those_of_the_predictions():
 def test_accuracy_is_the_one_that_suits_the_loss(loss, last, target, name):
     x, y = data()
     classes = y[:, 0].astype(int)
-    model = build(type(last).from_config(last.get_config()), loss=loss, metrics=["accuracy"])
+    model = build(
+        type(last).from_config(last.get_config()), loss=loss, metrics=["accuracy"], optimizer=optimizers.Adam(0.03)
+    )
     assert type(model.metric_objects[0]) is name
     history = fit(model, x, target(classes), epochs=8).history
     p = model.predict(x)
@@ -614,7 +616,7 @@ def test_initial_epoch_is_the_number_of_the_first():
 def test_a_loss_that_is_not_a_number_ends_training():
     x, y = data()
     model = build(Dense(6), Dense(1), loss="mse", optimizer=optimizers.SGD(1e20))
-    with pytest.raises(FloatingPointError, match="loss became .* in epoch 1"):
+    with pytest.raises(FloatingPointError, match=r"loss became .* in epoch 1"):
         fit(model, x, y, epochs=3)
 
 
@@ -729,11 +731,12 @@ def test_layers_shared_by_two_models_learn_in_both(backend):
     assert (second.get_weights()[0] != after[0]).any()
 
 
-def test_two_models_with_shared_layers_must_have_different_names():
+def test_two_models_with_shared_layers_may_have_one_name():
     inputs = Input((6,))
     features = Dense(8)(inputs)
-    fastnn.Model(inputs, Dense(1)(features), name="same")
+    first = fastnn.Model(inputs, Dense(1)(features), name="same")
     second = fastnn.Model(inputs, Dense(2)(features), name="same")
+    assert first.predict(np.ones((2, 6))).shape == (2, 1)
     assert second.predict(np.ones((2, 6))).shape == (2, 2)
 
 
@@ -864,9 +867,9 @@ def test_two_python_threads_predict_at_once_with_the_right_bits(backend):
     def ask(start):
         for number in range(150):
             rows = slice(start + number % 100, start + number % 100 + 100)
-            for answer in (model(x[rows]), model.predict(x[rows])):
-                if answer.tobytes() != wanted[rows].tobytes():
-                    wrong.append((start, number))
+            answers = {model(x[rows]).tobytes(), model.predict(x[rows]).tobytes()}
+            if answers != {wanted[rows].tobytes()}:
+                wrong.append((start, number))
 
     threads = [threading.Thread(target=ask, args=(start,)) for start in (0, 200)]
     for thread in threads:

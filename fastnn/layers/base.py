@@ -178,7 +178,10 @@ class Layer(Configurable):
 
 def assign_all(weights: Sequence[Weight], values: Sequence[Any], what: str) -> None:
     """Assign values to weights, all or none."""
-    arrays = [np.asarray(value) for value in values]
+    try:
+        arrays = [np.asarray(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: set_weights needs a list of arrays of numbers; {error}") from None
     shapes = [array.shape for array in arrays]
     if shapes != [weight.shape for weight in weights]:
         expected = [weight.shape for weight in weights]
