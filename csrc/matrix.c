@@ -62,7 +62,7 @@ struct tile {
 
 /* How A lies: the k's of a row side by side; or the rows of a k; or so, and B is copied into a panel on the way, its
  * loads ahead of their use by AHEAD k's. */
-enum { ALONG_K, ALONG_ROWS, COPYING, KINDS, AHEAD = 12 };
+enum { ALONG_K, ALONG_ROWS, COPYING, KINDS, AHEAD = 12, LONG = 100 };
 
 /* C (rows, nv vectors) = [C +] A (rows, k) B (k, nv vectors),, then bias, relu, gate; kind, rows and nv are constants.
  * Rows of A that are apart are addressed three to a pointer. */
@@ -71,6 +71,7 @@ INLINE void tile(const int kind, const int rows, const int nv, const struct tile
     vf sum[MR][NV];
     UNROLL for (int i = 0; i < rows; i++) {
         UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_zero();
+        if (t->k < LONG) continue; /* small: C is in the cache */
         prefetch(t->c + i * t->ldc);
         prefetch(t->c + i * t->ldc + nv * VL - 1);
     }

@@ -26,6 +26,16 @@ static struct tensor *bound(const struct program *p, const struct binding *b)
     return b->array < s->outputs ? &s->out[b->array] : &s->in[b->array - s->outputs];
 }
 
+void program_bind(struct program *p, struct binding binding)
+{
+    struct binding *place = &p->bindings[p->n_bindings++];
+    if (binding.stream) {
+        *place = p->bindings[p->n_streams];
+        place = &p->bindings[p->n_streams++];
+    }
+    *place = binding;
+}
+
 static void bind_fixed(struct program *p, void *const *bases)
 {
     for (int32_t i = 0; i < p->n_bindings; i++) {
@@ -34,14 +44,17 @@ static void bind_fixed(struct program *p, void *const *bases)
     }
 }
 
-/* Streams to batch k, and all batch axes to `size` rows. */
+/* Streams to batch k, and all batch axes to `size` rows if that has changed. */
 static void bind_batch(struct program *p, void *const *bases, int64_t k, int64_t batch, int64_t size, int resize)
 {
-    for (int32_t i = 0; i < p->n_bindings; i++) {
+    for (int32_t i = 0; i < p->n_streams; i++) {
         const struct binding *b = &p->bindings[i];
-        if (!b->stream && !resize) continue;
         struct tensor *t = bound(p, b);
-        if (b->stream) t->data = (char *)bases[b->buffer] + b->offset + k * b->advance * (t->batch ? batch : 1);
+        t->data = (char *)bases[b->buffer] + b->offset + k * b->advance * (t->batch ? batch : 1);
+    }
+    if (!resize) return;
+    for (int32_t i = 0; i < p->n_bindings; i++) {
+        struct tensor *t = bound(p, &p->bindings[i]);
         if (t->batch) t->size[0] = size;
     }
 }

@@ -15,9 +15,12 @@ struct binding {
 struct program {
     struct step *steps;
     struct binding *bindings;
-    int32_t n_steps, n_bindings;
+    int32_t n_steps, n_bindings, n_streams; /* the streams come first among the bindings */
     int64_t batch; /* the largest batch: step->work is counted for it */
 };
+
+/* Adds a binding; there is room for it. */
+void program_bind(struct program *p, struct binding binding);
 
 /* Runs the program for batches first .. last-1, batch k being rows k * batch .. min((k + 1) * batch, rows) - 1 of the
  * data, `bases` the buffers. Returns the number of the batch it has not run: `last`, or less if `seconds` have passed

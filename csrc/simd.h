@@ -23,7 +23,11 @@
 
 #if defined(__GNUC__) && !defined(FASTNN_PLAIN_C)
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__) /* it takes the other one for a wish, and too late to keep the sums of a tile in registers */
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 #define prefetch(p) __builtin_prefetch(p)
 #else
 #define INLINE static inline

@@ -80,7 +80,8 @@ def set_num_threads(n: int) -> None:
 
     The default is ``FASTNN_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the number of CPUs this process may use.
     """
-    whole("set_num_threads", "n", n)
+    if whole("set_num_threads", "n", n) > 256:
+        raise ValueError(f"set_num_threads: n must be 1 to 256. Received: n={n}")
     native = backends.load("native")
     if native.why_not() is None:
         native.set_threads(n)

@@ -95,7 +95,8 @@ def choose(value: Any, names: Mapping[str, Any], base: type[Any], what: str) -> 
     if isinstance(value, str) and value.lower() in names:
         return names[value.lower()]()
     known = ", ".join(repr(name) for name in names)
-    raise ValueError(f"{what}: must be a {base.__name__} or one of {known}. Received: {value!r}")
+    article = "an" if base.__name__[0] in "AEIOU" else "a"
+    raise ValueError(f"{what}: must be {article} {base.__name__} or one of {known}. Received: {value!r}")
 
 
 def number(what: str, name: str, value: Any, *, low: float | None = None, high: float | None = None,

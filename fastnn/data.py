@@ -36,9 +36,8 @@ def as_rows(what: str, name: str, data: Any, dtype: str, *, finite: bool = True)
         rows = np.ascontiguousarray(array, dtype=dtype)
     if finite and not np.isfinite(rows).all():
         position = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
-        raise ValueError(
-            f"{what}: {name} must be finite in {dtype}. Received: {name}[{', '.join(map(str, position))}] = {array[position]}"
-        )
+        place = ", ".join(map(str, position))
+        raise ValueError(f"{what}: {name} must be finite in {dtype}. Received: {name}[{place}] = {array[position]}")
     return rows
 
 
@@ -48,14 +47,15 @@ def check_rows(what: str, x: np.ndarray, shape: tuple[int | None, ...], name: st
     if x.shape[1:] == () and wanted == (1,):
         x = x[:, None]
     if x.shape[1:] != wanted:
-        raise ValueError(f"{what}: {name} must have shape {('N', *wanted)}. Received: shape {x.shape}".replace("'N'", "N"))
+        rule = f"{what}: {name} must have shape {('N', *wanted)}".replace("'N'", "N")
+        raise ValueError(f"{rule}. Received: shape {x.shape}")
     return x
 
 
 def row_weights(
-    what: str, rows: int, y: np.ndarray, sample_weight: Any, class_weight: Mapping[Any, float] | None, dtype: str
+    what: str, rows: int, y: np.ndarray, sample_weight: Any, class_weight: Mapping[Any, Any] | None, dtype: str
 ) -> np.ndarray | None:
-    """One weight a row from ``sample_weight`` (N,) times ``class_weight[class of the row]``; None if neither is given."""
+    """One weight a row: ``sample_weight`` (N,) times ``class_weight[class of the row]``; None if neither is given."""
     if sample_weight is None and class_weight is None:
         return None
     weights = np.ones(rows, dtype)
@@ -70,13 +70,15 @@ def row_weights(
         weights *= given
     if class_weight is not None:
         if not isinstance(class_weight, Mapping):
-            raise ValueError(f"{what}: class_weight must map classes to weights. Received: class_weight={class_weight!r}")
+            raise ValueError(
+                f"{what}: class_weight must map classes to weights. Received: class_weight={class_weight!r}"
+            )
         classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(rows)
-        table = {}
+        table: dict[float, float] = {}
         for key, value in class_weight.items():
             if not isinstance(key, Real) or not isinstance(value, Real) or not np.isfinite(value) or value < 0:
                 raise ValueError(
-                    f"{what}: class_weight must map the numbers of classes to weights that are finite and not negative. "
+                    f"{what}: class_weight must map numbers of classes to weights, finite and not negative. "
                     f"Received: {{{key!r}: {value!r}}}"
                 )
             table[float(key)] = float(value)

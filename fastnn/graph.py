@@ -59,6 +59,7 @@ class Tensor:
 
     @property
     def rank(self) -> int:
+        """How many axes, with the batch."""
         return len(self.shape)
 
     @property
@@ -91,6 +92,7 @@ class Node:
 
 
 def format_shape(shape: Shape) -> str:
+    """The shape as text, N for the batch."""
     return "(" + ", ".join("N" if size is None else "all" if size == ALL else str(size) for size in shape) + ")"
 
 
@@ -138,7 +140,8 @@ def rewrite(
             tensors[id(node.output)] = replacement
             continue
         unchanged = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-        rebuilt = node if unchanged else Node(node.op, inputs, node.attrs, None if node.output is None else node.output.shape)
+        shape = None if node.output is None else node.output.shape
+        rebuilt = node if unchanged else Node(node.op, inputs, node.attrs, shape)
         rebuilt.order = node.order
         nodes[id(node)] = rebuilt
         if node.output is not None:

@@ -1,5 +1,6 @@
 """Metrics. Those that are one value a row run inside the Plan; the others are computed exactly at an epoch's end, from
-the predictions that the epoch made (each row's before its own update)."""
+the predictions that the epoch made (each row's before its own update).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from fastnn.ops.declare import Op
 
 
 class Metric(Configurable):
-    """Base class. ``name`` is the key in ``History.history``. Called on arrays it gives the metric:
+    """Base class. ``name`` is the key in ``History.history``. Called on arrays it gives the metric.
 
     >>> BinaryAccuracy()([1, 0, 1, 1], [0.9, 0.2, 0.4, 0.8])
     0.75

@@ -124,7 +124,8 @@ class Model(Trainable):
         for layer in self._layers:
             if layer.name == name:
                 return layer
-        raise ValueError(f"get_layer: name must be one of {', '.join(x.name for x in self._layers)}. Received: name={name!r}")
+        known = ", ".join(x.name for x in self._layers)
+        raise ValueError(f"get_layer: name must be one of {known}. Received: name={name!r}")
 
     @property
     def weights(self) -> list[Weight]:
@@ -184,7 +185,8 @@ class Model(Trainable):
         total = self.count_params()
         trained = sum(w.size for w in self.trainable_weights)
         size = total * np.dtype(self.dtype).itemsize
-        lines += ["-" * len(lines[0]), f"{self.name}: {total:,} weights ({size / 1e3:,.1f} kB), {trained:,} of them trained"]
+        summary = f"{self.name}: {total:,} weights ({size / 1e3:,.1f} kB), {trained:,} of them trained"
+        lines += ["-" * len(lines[0]), summary]
         text = "\n".join(lines)
         if print_fn is None:
             sys.stdout.write(text + "\n")
@@ -341,12 +343,12 @@ class Sequential(Model):
             shape = tuple(int(s) for s in input_shape[1:] if s is not None)
         if shape is None:
             raise ValueError(
-                f"{self.name}: the shape of the input is not known yet: give the first layer an input_shape, start with "
-                "Input(shape), or call the model on data"
+                f"{self.name}: the shape of the input is not known yet: give the first layer an input_shape, start "
+                "with Input(shape), or call the model on data"
             )
-        layer = first if isinstance(first, InputLayer) else InputLayer(shape, name=f"{self.name}_input")
-        x = Tensor((None, *shape), name=layer.name)
-        x.source = (layer, None)
+        entry = first if isinstance(first, InputLayer) else InputLayer(shape, name=f"{self.name}_input")
+        x = Tensor((None, *shape), name=entry.name)
+        x.source = (entry, None)
         y = x
         for layer in self._stack[1:] if isinstance(first, InputLayer) else self._stack:
             y = layer(y)
@@ -402,6 +404,7 @@ def model_from_config(description: Mapping[str, Any], most_weights: int | None =
     """A new model with a described architecture. Everything in the description is checked: it may come from a file.
 
     Args:
+        description: {"class": ..., "config": ...}
         most_weights: with more weights than this the model is refused before anything is allocated for them
 
     Raises:

@@ -70,7 +70,9 @@ class CosineDecay(LearningRateSchedule):
         self.initial_learning_rate = number("CosineDecay", "initial_learning_rate", initial_learning_rate, low=0)
         self.decay_steps = whole("CosineDecay", "decay_steps", decay_steps)
         self.alpha = number("CosineDecay", "alpha", alpha, low=0)
-        self.warmup_target = None if warmup_target is None else number("CosineDecay", "warmup_target", warmup_target, low=0)
+        if warmup_target is not None:
+            warmup_target = number("CosineDecay", "warmup_target", warmup_target, low=0)
+        self.warmup_target = warmup_target
         self.warmup_steps = whole("CosineDecay", "warmup_steps", warmup_steps, low=0)
 
     def __call__(self, steps: np.ndarray) -> np.ndarray:

@@ -21,14 +21,14 @@ import numpy as np
 
 from fastnn import config
 from fastnn.autodiff import gradients
-from fastnn.graph import ALL, Node, Place, Tensor
+from fastnn.graph import ALL, Node, Place, Shape, Tensor
 from fastnn.layers.base import Training, Weight
 from fastnn.metrics import RowMetric
 from fastnn.ops import data, loss, pointwise
 from fastnn.plan import Plan, aligned, losses_on_logits
 
 if TYPE_CHECKING:
-    from fastnn.models import Model
+    from fastnn.training import Trainable
 
 #: A weight with so many elements is updated by itself, right after its gradient, while both are in the cache.
 LARGE = 1 << 15
@@ -53,6 +53,7 @@ class Layout:
 
     @classmethod
     def of(cls, weights: Sequence[Weight]) -> Layout:
+        """Place the weights one after the other."""
         offsets, size = [], 0
         for weight in weights:
             offsets.append(size)
@@ -91,7 +92,7 @@ class TrainStep:
         weighted: whether rows have weights
     """
 
-    def __init__(self, model: Model, batch: int, weighted: bool) -> None:
+    def __init__(self, model: Trainable, batch: int, weighted: bool) -> None:
         self.model = model
         self.dtype = model.dtype
         self.layout = Layout.of(model.trainable_weights)
@@ -152,22 +153,59 @@ class TrainStep:
         if weights is not None:
             found["weight"] = weights
         if self.stored:
-            found["predictions"] = np.empty((len(x), *self.model.output_shape[1:]), self.dtype)
+            found["predictions"] = empty_rows(len(x), self.model.output_shape, self.dtype)
         if "clipped" in self.plan.buffers:
             found["clipped"] = zeros(self.layout.size, self.dtype)
         return found
 
-    def streams(self, index: np.ndarray, first: int, count: int) -> dict[str, np.ndarray]:
-        """The buffers of one epoch: row order, and the numbers of ``count`` steps from step ``first`` on."""
-        return {
-            "index": index,
-            "rates": self.model.optimizer.rates(first, count),
-            "step": np.arange(first, first + count, dtype=np.int64),
-        }
-
     def logs(self, buffers: dict[str, np.ndarray], rows: int, y: np.ndarray) -> dict[str, float]:
         """Loss and metrics of the ``rows`` rows since the totals were last 0. Stored metrics need a whole epoch."""
         return read_logs(self.model, self.totals, rows, y, buffers.get("predictions") if rows == len(y) else None)
+
+
+class Feed:
+    """The streams of each epoch: the order of the rows, and the numbers of its steps. Made for BLOCK epochs at a time.
+
+    The order depends on the model's seed and on how many epochs it was trained, the rates on the optimizer's
+    iterations: so training that was saved goes on as if it had not stopped.
+    """
+
+    BLOCK = 16
+
+    def __init__(self, model: Trainable, rows: int, batch: int, shuffle: bool) -> None:
+        self.model, self.rows, self.shuffle = model, rows, shuffle
+        self.steps = -(-rows // batch)
+        self.block = max(1, min(self.BLOCK, 65536 // rows))  # not too much memory
+        self._key: Any = None
+        self._orders: np.ndarray = np.arange(rows)[None]
+        self._numbers: tuple[Any, int, np.ndarray, np.ndarray] = (None, 0, np.empty(0), np.empty(0))
+
+    def epoch(self, number: int) -> dict[str, np.ndarray]:
+        """The streams of the epoch with that number, counted from the model's first."""
+        return {"index": self._order(number), **self.numbers(self.model.optimizer.iterations, self.steps)}
+
+    def _order(self, number: int) -> np.ndarray:
+        if not self.shuffle:
+            return np.asarray(self._orders[0])
+        block, index = divmod(number, self.block)
+        key = (self.model.seed, block)
+        if self._key != key:
+            rng = np.random.default_rng([self.model.seed, 1, block])
+            rows = np.tile(np.arange(self.rows), (self.block, 1))
+            self._key, self._orders = key, rng.permuted(rows, axis=1, out=rows)
+        return np.asarray(self._orders[index])
+
+    def numbers(self, first: int, count: int) -> dict[str, np.ndarray]:
+        """Rates and numbers of ``count`` training steps from step ``first`` on."""
+        rate = self.model.optimizer.learning_rate
+        known, start, rates, steps = self._numbers
+        if known != rate or not start <= first <= first + count <= start + len(steps):
+            size = count * self.block
+            start, rates = first, self.model.optimizer.rates(first, size)
+            steps = np.arange(first, first + size, dtype=np.int64)
+            self._numbers = rate, start, rates, steps
+        part = slice(first - start, first - start + count)
+        return {"rates": rates[part], "step": steps[part]}
 
 
 class TestStep:
@@ -175,7 +213,7 @@ class TestStep:
 
     __test__ = False  # not a test case, whatever its name
 
-    def __init__(self, model: Model, weighted: bool) -> None:
+    def __init__(self, model: Trainable, weighted: bool) -> None:
         self.model = model
         self.summed = [m for m in model.metric_objects if isinstance(m, RowMetric)]
         self.stored = len(self.summed) < len(model.metric_objects)
@@ -201,7 +239,7 @@ class TestStep:
         if weights is not None:
             buffers["weight"] = weights
         if self.stored:
-            buffers["out"] = np.empty((len(x), *self.model.output_shape[1:]), self.model.dtype)
+            buffers["out"] = empty_rows(len(x), self.model.output_shape, self.model.dtype)
         self.totals[:] = 0.0
         done, batches = 0, -(-len(x) // ROWS)
         while done < batches:
@@ -209,7 +247,12 @@ class TestStep:
         return read_logs(self.model, self.totals, len(x), y, buffers.get("out"))
 
 
-def predict_plan(model: Model, batch: int = ROWS) -> Plan:
+def empty_rows(rows: int, shape: Shape, dtype: str) -> np.ndarray:
+    """An array for so many rows of a shape (None, ...)."""
+    return np.empty([rows, *(size for size in shape[1:] if size is not None)], dtype)
+
+
+def predict_plan(model: Trainable, batch: int = ROWS) -> Plan:
     """Rows in, predictions out; both are streams."""
     p = model.trace(leaf((None, *model.input_shape[1:]), "x", stream=True), None)
     if p.place is not None:  # a model without an op: its output is its input
@@ -218,7 +261,7 @@ def predict_plan(model: Model, batch: int = ROWS) -> Plan:
     return Plan([p], batch=batch, dtype=model.dtype, name=f"{model.name}: prediction")
 
 
-def row_loss(model: Model, y: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:
+def row_loss(model: Trainable, y: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:
     """The loss of each row, weighted, with the weights' penalties added."""
     rows: Tensor = model.loss.rows(y, p)
     if weights is not None:
@@ -230,7 +273,7 @@ def row_loss(model: Model, y: Tensor, p: Tensor, weights: Tensor | None) -> Tens
 
 
 def read_logs(
-    model: Model, totals: np.ndarray, rows: int, y: np.ndarray, predictions: np.ndarray | None
+    model: Trainable, totals: np.ndarray, rows: int, y: np.ndarray, predictions: np.ndarray | None
 ) -> dict[str, float]:
     """Totals as means, and the metrics that need all predictions if there are any."""
     logs = {"loss": float(totals[0]) / rows}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,9 +18,12 @@ from fastnn.configurable import number, whole
 from fastnn.data import as_rows, check_rows, row_weights
 from fastnn.graph import Shape, Tensor
 from fastnn.layers import Layer
-from fastnn.layers.base import Weight
+from fastnn.layers.base import Training, Weight
 from fastnn.progress import ProgressBar
-from fastnn.steps import PULSE, ROWS, Layout, TestStep, TrainStep, predict_plan, zeros
+from fastnn.steps import PULSE, ROWS, Feed, Layout, TestStep, TrainStep, empty_rows, predict_plan, zeros
+
+if TYPE_CHECKING:
+    from fastnn.models import Model
 
 #: So many floating-point operations at most are one call where there is no clock to return by.
 CALL = 2e9
@@ -38,7 +42,6 @@ class Trainable:
     output_shape: Shape
     _layers: list[Layer]
     _calls: list[Layer]
-    weights: list[Weight]
 
     def _start_training(self) -> None:
         self.history: callbacks_.History | None = None
@@ -61,6 +64,20 @@ class Trainable:
     def _build_for(self, rows: np.ndarray) -> None:
         """Make sure of it, the shape of the input being that of these rows if it is not known otherwise."""
         self._built()
+
+    @property
+    def weights(self) -> list[Weight]:
+        """All weights, layer after layer."""
+        raise NotImplementedError
+
+    @property
+    def trainable_weights(self) -> list[Weight]:
+        """The weights that training changes."""
+        raise NotImplementedError
+
+    def trace(self, x: Tensor, training: Training | None) -> Tensor:
+        """Record the layers' ops from input ``x`` on; returns the output."""
+        raise NotImplementedError
 
     def vectors(self) -> dict[str, np.ndarray]:
         """The flat vectors of weights by buffer name."""
@@ -156,7 +173,8 @@ class Trainable:
         """Train.
 
         Args:
-            x: (N, ...) inputs; y : (N, C) targets or (N,) where C is 1, or labels (N,)
+            x: (N, ...) inputs
+            y: (N, C) targets or (N,) where C is 1, or labels (N,)
             batch_size: rows of a training step
             epochs: number of the last epoch; training starts with number ``initial_epoch``
             verbose: 0 silent, 1 progress bar, 2 a line an epoch, "auto": bar on a terminal, lines in a file
@@ -166,6 +184,7 @@ class Trainable:
             shuffle: new order of the rows in each epoch, from the model's seed
             class_weight: {class: weight}, for 0/1 targets, labels or one-hot rows; classes not named weigh 1
             sample_weight: (N,) weights of the rows' losses
+            initial_epoch: epochs counted as done before, see ``epochs``
             validation_batch_size: accepted; validation gives the same numbers for any
 
         Returns:
@@ -190,7 +209,7 @@ class Trainable:
         if validation_data is not None:
             held_out = self._validation_data(validation_data)
         elif split:
-            kept = int(round(len(x) * (1.0 - split), 6))  # 7 of 10 rows for 0.3, though 1 - 0.3 is a little less than 0.7
+            kept = int(round(len(x) * (1.0 - split), 6))  # 1 - 0.3 is a little less than 0.7
             if kept in (0, len(x)):
                 raise ValueError(
                     f"fit: validation_split must leave rows on both sides. Received: validation_split={split} "
@@ -207,13 +226,14 @@ class Trainable:
         history = callbacks_.History()
         hooks = callbacks_.CallbackList(
             [*(callbacks or []), history],
-            model=self,
+            model=cast("Model", self),
             params={"epochs": epochs, "steps": steps, "verbose": verbose},
         )
         step = self._program(("train", batch, weights is not None), lambda: TrainStep(self, batch, weights is not None))
         test = None
         if held_out is not None:
             test = self._program(("test", held_out[2] is not None), lambda: TestStep(self, held_out[2] is not None))
+        feed = self._program(("feed", len(x), batch, bool(shuffle)), lambda: Feed(self, len(x), batch, bool(shuffle)))
         buffers = step.buffers(x, y, weights)
         self.stop_training = False
         logs: dict[str, float] = {}
@@ -224,9 +244,9 @@ class Trainable:
                     start = time.perf_counter()
                     bar.epoch_begin(epoch)
                     hooks.on_epoch_begin(epoch)
-                    self._epoch(step, buffers, y, batch, shuffle, hooks, bar, interrupted)
+                    self._epoch(step, buffers, y, batch, feed, hooks, bar, interrupted)
                     logs = step.logs(buffers, len(x), y)
-                    if not np.isfinite(logs["loss"]) and not hooks.ends_on_nan:
+                    if not math.isfinite(logs["loss"]) and not hooks.ends_on_nan:
                         raise FloatingPointError(
                             f"fit: the loss became {logs['loss']} in epoch {epoch + 1}. A smaller learning rate, or "
                             "standardized inputs, may help"
@@ -256,27 +276,23 @@ class Trainable:
         buffers: dict[str, np.ndarray],
         y: np.ndarray,
         batch: int,
-        shuffle: bool,
+        feed: Feed,
         hooks: callbacks_.CallbackList,
         bar: ProgressBar,
         interrupted: Callable[[], None],
     ) -> None:
         """All steps of one epoch."""
-        rows = len(y)
-        steps = -(-rows // batch)
-        if shuffle:
-            order = np.random.default_rng([self.seed, 1, self._epochs]).permutation(rows)
-        else:
-            order = np.arange(rows)
+        rows, steps = len(y), feed.steps
         start = self.optimizer.iterations
-        run = {**buffers, **step.streams(order, start, steps)}
+        run = {**buffers, **feed.epoch(self._epochs)}
         step.totals[:] = 0.0
         done = 0
         while done < steps:
             if hooks.wants_batches:
                 hooks.on_train_batch_begin(done)
-                step.program.run({**run, **self._rates_now(step, start, steps)}, done, done + 1, batch, rows)
-                done += 1
+                run["rates"] = run["rates"].copy()  # a callback may have changed the learning rate
+                run["rates"][done] = self.optimizer.rates(start + done, 1)
+                done = step.program.run(run, done, done + 1, batch, rows)
             else:
                 done = step.program.run(run, done, steps, batch, rows, PULSE)
             self.optimizer.iterations = start + done
@@ -288,33 +304,36 @@ class Trainable:
                 if self.stop_training and hooks.wants_batches:
                     break
 
-    def _rates_now(self, step: TrainStep, start: int, steps: int) -> dict[str, np.ndarray]:
-        """The rates, computed again because a batch callback may have changed the learning rate."""
-        return {"rates": self.optimizer.rates(start, steps)}
-
     def _validation_data(self, given: Sequence[Any]) -> Rows:
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
-            raise ValueError("fit: validation_data must be (x, y) or (x, y, sample_weight). Received: " + type(given).__name__)
+            kind = type(given).__name__
+            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight). Received: {kind}")
         return self._data("fit: validation_data", given[0], given[1], given[2] if len(given) == 3 else None, None)
 
     def _data(
         self, what: str, x: Any, y: Any, sample_weight: Any, class_weight: Mapping[Any, float] | None
     ) -> Rows:
         """Checked arrays: inputs, targets, weights of the rows."""
-        x = self._inputs(what, x)
+        x = self._rows(what, x)
         if y is None:
             raise ValueError(f"{what}: y must be given. Received: y=None")
         y = as_rows(what, "y", y, self.dtype)
         if len(x) != len(y):
             raise ValueError(f"{what}: x and y must have the same number of rows. Received: {len(x)} and {len(y)}")
         weights = row_weights(what, len(x), y, sample_weight, class_weight, self.dtype)
+        x = self._fitting(what, x)
         y = np.ascontiguousarray(self.loss.targets(y, self.output_shape), self.dtype)
         return x, y, weights
 
     def _inputs(self, what: str, x: Any) -> np.ndarray:
+        return self._fitting(what, self._rows(what, x))
+
+    def _rows(self, what: str, x: Any) -> np.ndarray:
         if self.preprocessing is not None and hasattr(x, "columns"):
             x = self.preprocessing.transform(x)
-        rows = as_rows(what, "x", x, self.dtype)
+        return as_rows(what, "x", x, self.dtype)
+
+    def _fitting(self, what: str, rows: np.ndarray) -> np.ndarray:
         self._build_for(rows)
         return check_rows(what, rows, self.input_shape)
 
@@ -335,7 +354,8 @@ class Trainable:
         self._programs["batch size"] = size
         step = self._program(("train", size, weights is not None), lambda: TrainStep(self, size, weights is not None))
         start = self.optimizer.iterations
-        buffers = {**step.buffers(x, y, weights), **step.streams(np.arange(len(x)), start, 1)}
+        feed = Feed(self, len(x), len(x), shuffle=False)
+        buffers = {**step.buffers(x, y, weights), **feed.epoch(0)}
         step.totals[:] = 0.0
         with _gentle_interrupt():
             step.program.run(buffers, 0, 1, len(x), len(x))
@@ -403,7 +423,7 @@ class Trainable:
         return self._run(check_rows(self.name, rows, self.input_shape))
 
     def _run(self, x: np.ndarray) -> np.ndarray:
-        out = np.empty((len(x), *self.output_shape[1:]), self.dtype)  # type: ignore[arg-type]
+        out = empty_rows(len(x), self.output_shape, self.dtype)
         program = self._program("predict", lambda: config.active_backend().Program(predict_plan(self)))
         vectors = self.vectors()
         part = ROWS * max(64, int(CALL // program.plan.flops))

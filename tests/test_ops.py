@@ -200,11 +200,11 @@ NATIVE = native.isas() if native.why_not() is None else []
 def engine(request):
     """The name of a backend, for native with the instruction set chosen and as many threads as there were."""
     name, _, isa = request.param.partition("-")
-    before = native.isa(), native.threads()
+    before = (native.isa(), native.threads()) if isa else None
     if isa:
         native.choose_isa(isa)
     yield name
-    if isa:
+    if before is not None:
         native.choose_isa(before[0])
         native.set_threads(before[1])
 

@@ -15,6 +15,7 @@ from fastnn import backends, losses, metrics, optimizers, schedules
 from fastnn.callbacks import Callback, LambdaCallback
 from fastnn.layers import Activation, Dense, Dropout, Flatten, Input
 from fastnn.regularizers import L2
+from fastnn.steps import Feed
 
 BACKENDS = [name for name in backends.NAMES if backends.load(name).why_not() is None]
 
@@ -129,6 +130,12 @@ def test_data_are_not_changed():
 # Batches and order
 
 
+def orders(model, rows, epochs, batch=32):
+    """The order of the rows in each epoch."""
+    feed = Feed(model, rows, batch, shuffle=True)
+    return [feed.epoch(epoch)["index"].copy() for epoch in range(epochs)]
+
+
 def manual_steps(model, x, y, orders, batch):
     """fit, spelled out: one training step for each batch of each epoch's order."""
     means = []
@@ -143,8 +150,7 @@ def test_fit_is_train_on_batch_in_the_order_of_the_seed_with_a_smaller_last_batc
     x, y = data(rows=50)
     one, two = build(optimizer="sgd"), build(optimizer="sgd")
     history = fit(one, x, y, epochs=3, batch_size=16).history
-    orders = [np.random.default_rng([two.seed, 1, epoch]).permutation(50) for epoch in range(3)]
-    means = manual_steps(two, x, y, orders, 16)
+    means = manual_steps(two, x, y, orders(two, 50, 3, 16), 16)
     assert same_bits(one, two)
     np.testing.assert_allclose(history["loss"], means, rtol=1e-6)
     assert one.optimizer.iterations == 3 * 4
@@ -158,14 +164,21 @@ def test_without_shuffle_rows_come_in_their_order(backend):
     assert same_bits(one, two)
 
 
-def test_epochs_have_different_orders():
+def test_each_epoch_has_an_order_of_its_own_that_only_the_seed_decides():
+    found = orders(build(), 90, 40)
+    assert all((np.sort(order) == np.arange(90)).all() for order in found)
+    assert len({order.tobytes() for order in found}) == 40
+    np.testing.assert_array_equal(found, orders(build(), 90, 40))
+    np.testing.assert_array_equal(found[20:], orders(build(), 90, 40, batch=7)[20:])
+    assert not {order.tobytes() for order in found} & {order.tobytes() for order in orders(build(seed=8), 90, 40)}
+
+
+def test_shuffled_rows_train_otherwise_than_rows_in_order():
     x, y = data()
     shuffled, ordered = build(), build()
     fit(shuffled, x, y)
     fit(ordered, x, y, shuffle=False)
     assert not same_bits(shuffled, ordered)
-    orders = [np.random.default_rng([shuffled.seed, 1, epoch]).permutation(90) for epoch in range(2)]
-    assert (orders[0] != orders[1]).any()
 
 
 def test_two_fits_are_one_longer_fit(backend):
@@ -786,6 +799,30 @@ def test_the_first_data_build_a_sequential(backend):
     assert built.count_params() == 10
     called = fastnn.Sequential([Flatten(), Dense(2)])
     assert called(np.ones((3, 2, 2))).shape == (3, 2)
+
+
+def test_bad_data_do_not_build_a_sequential():
+    x, y = data()
+    model = fastnn.Sequential([Dense(1)])
+    model.compile("sgd", "mse")
+    for bad in ({"y": y[:5]}, {"y": None}, {"y": y, "sample_weight": -y}, {"y": y, "class_weight": {"a": 1}}):
+        with pytest.raises(ValueError, match="fit: "):
+            fit(model, x[:, :2], **bad)
+    fit(model, x, y)
+    assert model.input_shape == (None, 6)
+
+
+def test_a_model_without_weights_to_train_still_reports(backend):
+    x, y = data()
+    frozen = build(Dense(4, trainable=False), Dense(1, trainable=False), loss="mse")
+    before = frozen.get_weights()
+    seen = fit(frozen, x, y, epochs=2, shuffle=False).history["loss"]
+    assert seen[0] == seen[1] == frozen.evaluate(x, y)
+    assert all((a == b).all() for a, b in zip(before, frozen.get_weights(), strict=True))
+    for layer in (Flatten(), Activation("linear"), Dropout(0.5)):
+        model = build(layer, loss="mse")
+        fit(model, x, x)
+        np.testing.assert_array_equal(model.predict(x), x)
 
 
 def test_layers_are_added_and_taken_off(backend):

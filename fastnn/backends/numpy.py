@@ -49,6 +49,8 @@ class Program:
 
         Args:
             buffers: contiguous arrays for ``plan.buffers``, except the arena
+            first: number of the first batch
+            last: number of the batch before which it stops
             batch: rows of a batch, at most the plan's
             rows: rows of the data; the last batch may be smaller
             seconds: stop after the batch in which so much time has passed; 0 for no limit

@@ -43,7 +43,8 @@ def check_activation(what: str, activation: Any) -> str:
     name = "linear" if activation is None else activation
     name = getattr(name, "name", name)  # an op, such as fastnn.ops.pointwise.relu
     if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise ValueError(f"{what}: activation must be one of {', '.join(ACTIVATIONS)}. Received: activation={activation!r}")
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"{what}: activation must be one of {known}. Received: activation={activation!r}")
     return name
 
 
@@ -63,11 +64,12 @@ class InputLayer(Layer):
         return x
 
 
-def Input(shape: Sequence[int], name: str | None = None) -> Tensor:  # noqa: N802 (Keras's name)
+def Input(shape: Sequence[int], name: str | None = None) -> Tensor:  # Keras's name
     """A Tensor to call layers on, or the first entry of a Sequential.
 
     Args:
         shape: sizes of one row, without the batch axis
+        name: made up if None
 
     Returns:
         Tensor of shape (None, *shape)
@@ -134,7 +136,8 @@ class Dense(Layer):
     def build(self, shape: Shape) -> None:
         if len(shape) != 2 or shape[1] is None:
             raise ValueError(f"{self.name}: Dense needs rows of one axis, (batch, features). Received: shape {shape}")
-        self.kernel = self.add_weight("kernel", (shape[1], self.units), self.kernel_initializer, self.kernel_regularizer)
+        sizes = (shape[1], self.units)
+        self.kernel = self.add_weight("kernel", sizes, self.kernel_initializer, self.kernel_regularizer)
         if self.use_bias:
             self.bias = self.add_weight("bias", (self.units,), self.bias_initializer, self.bias_regularizer)
 

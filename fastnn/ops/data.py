@@ -23,7 +23,7 @@ def _shape_gather(x: Shape, index: Shape) -> Shape:
 
 def _shape_scatter(store: Shape, rows: Shape, index: Shape) -> None:
     if rows != (*index, *store[1:]):
-        raise ValueError(f"needs rows (N, ...) as in the store and an index (N,). Received: {store}, {rows} and {index}")
+        raise ValueError(f"needs rows (N, ...) as in the store and an index (N,). Received: {store}, {rows}, {index}")
 
 
 @op(shape=_shape_gather, terms=lambda x, index: 0, cases=_cases)
@@ -42,7 +42,7 @@ def gather(x, index):
     ),
 )
 def scatter(store, rows, index):
-    """Write ``rows (N, ...)`` to the rows of ``store`` named by ``index (N,)``: predictions kept for the epoch's end."""
+    """Write ``rows (N, ...)`` to the rows of ``store`` that ``index (N,)`` names: an epoch's predictions."""
     store = store.copy()
     store[index] = rows
     return (store,)

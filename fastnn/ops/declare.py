@@ -8,6 +8,7 @@ an op computes at once; called on Tensors it records a Node. Nothing else in the
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -109,7 +110,7 @@ class Op:
         """Floating-point operations for these (fully known) input shapes."""
         if self.flops is not None:
             return self.flops(*shapes, **attrs)
-        return float(max((np.prod(s, dtype=float) for s in shapes), default=0.0))
+        return float(max((math.prod(float(size) for size in s if size is not None) for s in shapes), default=0.0))
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

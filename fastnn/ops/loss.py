@@ -111,7 +111,12 @@ def _row_scale(p: np.ndarray, y: np.ndarray) -> Any:
     return 1.0 + abs(p).max(axis=-1) + abs(y).max(axis=-1)
 
 
-@_loss("value", "value", lambda g, l, p, y: (mean_squared_error_dx(g, p, y), None), lambda p, y: ((abs(p) + abs(y)) ** 2).mean(-1))
+@_loss(
+    "value",
+    "value",
+    lambda g, l, p, y: (mean_squared_error_dx(g, p, y), None),
+    lambda p, y: ((abs(p) + abs(y)) ** 2).mean(-1),
+)
 def mean_squared_error(p, y):
     """``mean((p - y)^2)`` over the last axis."""
     return np.square(p - y).mean(axis=-1)
@@ -122,7 +127,12 @@ def mean_squared_error_dx(g, p, y):
     return g[:, None] * 2.0 * (p - y) / p.shape[-1]
 
 
-@_loss("value", "value", lambda g, l, p, y: (mean_absolute_error_dx(g, p, y), None), lambda p, y: (abs(p) + abs(y)).mean(-1))
+@_loss(
+    "value",
+    "value",
+    lambda g, l, p, y: (mean_absolute_error_dx(g, p, y), None),
+    lambda p, y: (abs(p) + abs(y)).mean(-1),
+)
 def mean_absolute_error(p, y):
     """``mean(|p - y|)`` over the last axis."""
     return abs(p - y).mean(axis=-1)
@@ -133,7 +143,12 @@ def mean_absolute_error_dx(g, p, y):
     return g[:, None] * np.sign(p - y) / p.shape[-1]
 
 
-@_loss("unit", "binary", lambda g, l, p, y: (binary_crossentropy_dx(g, p, y), None), lambda p, y: abs(np.log(p * (1 - p))).mean(-1) + 1)
+@_loss(
+    "unit",
+    "binary",
+    lambda g, l, p, y: (binary_crossentropy_dx(g, p, y), None),
+    lambda p, y: abs(np.log(p * (1 - p))).mean(-1) + 1,
+)
 def binary_crossentropy(p, y):
     """``-mean(y log p + (1 - y) log(1 - p))`` over the last axis."""
     q = _probability(p)
@@ -168,7 +183,11 @@ def categorical_crossentropy(p, y):
     return -(y * np.log(_probability(p / p.sum(axis=-1, keepdims=True)))).sum(axis=-1)
 
 
-@_loss_gradient("classes", "classes", lambda p, y: (1 / p + 1 / p.sum(-1, keepdims=True) + 1) / p.sum(-1, keepdims=True))
+@_loss_gradient(
+    "classes",
+    "classes",
+    lambda p, y: (1 / p + 1 / p.sum(-1, keepdims=True) + 1) / p.sum(-1, keepdims=True),
+)
 def categorical_crossentropy_dx(g, p, y):
     total = p.sum(axis=-1, keepdims=True)
     q = p / total
@@ -176,7 +195,12 @@ def categorical_crossentropy_dx(g, p, y):
     return g[:, None] * (slope - (slope * q).sum(axis=-1, keepdims=True)) / total
 
 
-@_loss("logits", "classes", lambda g, l, z, y: (softmax_crossentropy_dx(g, z, y), None), lambda z, y: 4 * _row_scale(z, y))
+@_loss(
+    "logits",
+    "classes",
+    lambda g, l, z, y: (softmax_crossentropy_dx(g, z, y), None),
+    lambda z, y: 4 * _row_scale(z, y),
+)
 def softmax_crossentropy(z, y):
     """categorical_crossentropy of ``softmax(z)``, from the logits."""
     return -(y * _log_softmax(z)).sum(axis=-1)
@@ -187,7 +211,12 @@ def softmax_crossentropy_dx(g, z, y):
     return g[:, None] * (np.exp(_log_softmax(z)) * y.sum(axis=-1, keepdims=True) - y)
 
 
-@_loss("classes", "label", lambda g, l, p, y: (sparse_categorical_crossentropy_dx(g, p, y), None), lambda p, y: abs(np.log(p)).max(-1) + 2)
+@_loss(
+    "classes",
+    "label",
+    lambda g, l, p, y: (sparse_categorical_crossentropy_dx(g, p, y), None),
+    lambda p, y: abs(np.log(p)).max(-1) + 2,
+)
 def sparse_categorical_crossentropy(p, y):
     """categorical_crossentropy for integer labels (N, 1)."""
     return categorical_crossentropy(p, _one_hot(y, p))
@@ -198,7 +227,12 @@ def sparse_categorical_crossentropy_dx(g, p, y):
     return categorical_crossentropy_dx(g, p, _one_hot(y, p))
 
 
-@_loss("logits", "label", lambda g, l, z, y: (sparse_softmax_crossentropy_dx(g, z, y), None), lambda z, y: 4 * (1 + abs(z).max(-1)))
+@_loss(
+    "logits",
+    "label",
+    lambda g, l, z, y: (sparse_softmax_crossentropy_dx(g, z, y), None),
+    lambda z, y: 4 * (1 + abs(z).max(-1)),
+)
 def sparse_softmax_crossentropy(z, y):
     """softmax_crossentropy for integer labels (N, 1)."""
     return softmax_crossentropy(z, _one_hot(y, z))

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph import Shape, Tensor
-from fastnn.ops.declare import OPS, SIZES, Case, Op, op, same_shape
+from fastnn.ops.declare import SIZES, Case, Op, op, same_shape
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 #: Activations that the fused dense op can end with, in the order of the C enumeration.
-DENSE_ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh", "softplus", "exponential", "softsign", "hard_sigmoid", "relu6",
-                     "selu", "gelu", "silu", "mish", "hard_silu")  # fmt: skip
+DENSE_ACTIVATIONS = (
+    "linear", "relu", "sigmoid", "tanh", "softplus", "exponential", "softsign", "hard_sigmoid", "relu6", "selu", "gelu",
+    "silu", "mish", "hard_silu",
+)  # fmt: skip
 #: Those whose gradient reads their output: a gradient op may be fused into its producer.
 OUTPUT_GRADIENTS = DENSE_ACTIVATIONS[1:10]
 
@@ -94,7 +96,8 @@ _erf = np.frompyfunc(math.erf, 1, 1)
 
 
 def _normal_cdf(x: np.ndarray) -> np.ndarray:
-    return np.asarray(0.5 * (1.0 + _erf(np.asarray(x) / math.sqrt(2.0)).astype(float))).astype(x.dtype)
+    erf = np.asarray(_erf(np.asarray(x) / math.sqrt(2.0)), dtype=float)
+    return (0.5 * (1.0 + erf)).astype(x.dtype)
 
 
 def _exp(x: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,8 @@ from fastnn.ops.declare import SIZES, Case, op
 
 
 def _shape(x: Shape, *, shape: tuple[int, ...]) -> Shape:
-    if None in x[1:] or np.prod(x[1:], dtype=float) != np.prod(shape, dtype=float):  # type: ignore[arg-type]
+    sizes = [size for size in x[1:] if size is not None]
+    if len(sizes) < len(x) - 1 or math.prod(sizes) != math.prod(shape):
         raise ValueError(f"rows of shape {x[1:]} cannot become rows of another size. Received: shape={shape}")
     return (x[0], *shape)
 

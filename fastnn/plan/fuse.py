@@ -34,10 +34,10 @@ def losses_on_logits(roots: Roots) -> dict[Tensor | Node, Any]:
 
 
 def dense_layers(roots: Roots) -> dict[Tensor | Node, Any]:
-    """Bias and activation go into the product that feeds them; the slope of an activation into the gradient's product."""
+    """Bias and activation go into the product that feeds them; an activation's slope into the gradient's product."""
     count = consumers(roots)
 
-    def rule(node: Node, inputs: tuple[Tensor, ...]) -> Tensor | None:
+    def rule(node: Node, inputs: tuple[Tensor, ...]) -> Any:
         maker = inputs[0].node if inputs else None
         if maker is None or count.get(id(node.inputs[0])) != 1 or node.inputs[0].place is not None:
             return None

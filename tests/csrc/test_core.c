@@ -250,7 +250,7 @@ static void products_are_right_at_every_edge_of_tiles_and_blocks(void)
         for (size_t j = 0; j < sizeof columns / sizeof *columns; j++, turn++)
             check_products(rows[i], sums[turn % 6], columns[j]);
     static const int64_t blocks[][3] = {{3, 257, 40}, {45, 300, 70}, {5, 520, 3}, {4, 9, 520}, {41, 11, 530}, {258, 9, 20},
-                                        {270, 260, 1}, {1, 600, 10}, {2, 1, 700}, {9, 513, 130}};
+                                        {270, 260, 1}, {1, 600, 10}, {2, 1, 700}, {9, 513, 130}, {6, 256, 33}, {15, 512, 20}};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) check_products(blocks[i][0], blocks[i][1], blocks[i][2]);
 }
 
@@ -611,7 +611,7 @@ static struct step *add_step(struct net *net, const char *op, double work, int o
         t->size[0] = o->rows;
         t->size[1] = o->columns;
         int64_t advance = o->bytes * (o->rank == 2 ? o->columns : 1) * (o->batch ? 1 : o->rows);
-        p->bindings[p->n_bindings++] = (struct binding){p->n_steps, i, o->buffer, o->stream, o->offset * o->bytes, advance};
+        program_bind(p, (struct binding){p->n_steps, i, o->buffer, o->stream, o->offset * o->bytes, advance});
     }
     p->n_steps++;
     return s;
@@ -622,7 +622,7 @@ static struct step *add_step(struct net *net, const char *op, double work, int o
 static void build(struct net *net, int training)
 {
     memset(net, 0, sizeof *net);
-    net->program = (struct program){net->steps, net->bindings, 0, 0, BATCH};
+    net->program = (struct program){.steps = net->steps, .bindings = net->bindings, .batch = BATCH};
     const double work = 2.0 * BATCH * FEATURES * HIDDEN; /* of the wide products: worth sharing in a full batch only */
     const struct operand all_x = {X, 0, 4, 0, 2, 0, ROWS, FEATURES}, all_y = {Y, 0, 4, 0, 2, 0, ROWS, 1};
     const struct operand index = {INDEX, 1, 8, 0, 1, 1, BATCH, 0}, rate = {RATES, 1, 4, 0, 1, 0, 1, 0};

@@ -8,9 +8,9 @@ from typing import Any
 NAME = "native"
 
 try:
-    from fastnn.backends.native import _native
+    import fastnn.backends.native._native as _native
 except ImportError as error:
-    _native = None  # type: ignore[assignment]
+    _native = None
     _reason: str | None = f"the compiled extension is not there ({error})"
 else:
     _reason = None

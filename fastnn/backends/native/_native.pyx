@@ -10,8 +10,6 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 
-from fastnn.plan import ARENA
-
 
 cdef extern from "team.h":
     int team_default_size()
@@ -60,8 +58,9 @@ cdef extern from "program.h":
     struct program:
         step *steps
         binding *bindings
-        int32_t n_steps, n_bindings
+        int32_t n_steps, n_bindings, n_streams
         int64_t batch
+    void program_bind(program *p, binding b)
     int64_t program_run(program *p, void *const *bases, int64_t first, int64_t last, int64_t batch, int64_t rows,
                         double seconds) nogil
     double program_peak(double seconds) nogil
@@ -124,6 +123,8 @@ cdef class Program:
     cdef object lock
     cdef list others  # programs of the other lanes, see run_apart
     cdef dict slots  # buffer name -> its number
+    cdef list names  # of the buffers, by number: the arena is 0
+    cdef list bound  # the arrays that `bases` point into
 
     def __cinit__(self, plan):
         cdef int index = 0, count, bindings
@@ -134,6 +135,8 @@ cdef class Program:
         self.plan = plan
         self.lock = threading.Lock()
         self.others = []
+        self.names = list(plan.buffers)
+        self.bound = [None] * len(self.names)
         self.slots = {name: number for number, name in enumerate(plan.buffers)}
         self.arena = aligned_zeros(plan.arena_size, np.float32)
         self.bases[0] = address(self.arena)
@@ -169,7 +172,7 @@ cdef class Program:
 
     cdef void _add_operand(self, step *s, int number, operand) except *:
         cdef tensor *t = &s.out[number] if number < s.outputs else &s.in_[number - s.outputs]
-        cdef binding *b = &self.c.bindings[self.c.n_bindings]
+        cdef binding b
         cdef int axis
         cdef int64_t row = _ITEM[operand.dtype]
         shape = operand.sized(self.plan.batch)
@@ -187,12 +190,15 @@ cdef class Program:
         b.stream = operand.place.stream
         b.offset = operand.place.offset * _ITEM[operand.dtype]
         b.advance = row
-        self.c.n_bindings += 1
+        program_bind(&self.c, b)
 
-    cdef void _bind(self, buffers) except *:
-        for name, number in self.slots.items():
-            if name != ARENA:
-                self.bases[<int>number] = address(buffers[name])
+    cdef void _bind(self, dict buffers) except *:
+        cdef int number
+        for number in range(1, len(self.names)):
+            array = buffers[self.names[number]]
+            if array is not self.bound[number]:
+                self.bases[number] = address(array)
+                self.bound[number] = array
 
     def run(self, buffers, int64_t first, int64_t last, int64_t batch, int64_t rows, double seconds=0.0):
         """See ``fastnn.backends.numpy.Program.run``."""

@@ -31,7 +31,7 @@ class Program(reference.Program):
             if step.op.name in SHARED:
                 reference.execute(step, outputs, inputs)
             else:
-                KERNELS[step.op.name](outputs, inputs, step.attrs)
+                KERNELS[step.op.name](outputs, inputs, dict(step.attrs))
 
         super().__init__(plan, execute)
 
