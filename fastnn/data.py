@@ -76,7 +76,7 @@ def row_weights(
         classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(rows)
         table: dict[float, float] = {}
         for key, value in class_weight.items():
-            if not isinstance(key, Real) or not isinstance(value, Real) or not np.isfinite(value) or value < 0:
+            if not isinstance(key, Real) or not isinstance(value, Real) or not np.isfinite(float(value)) or value < 0:
                 raise ValueError(
                     f"{what}: class_weight must map numbers of classes to weights, finite and not negative. "
                     f"Received: {{{key!r}: {value!r}}}"

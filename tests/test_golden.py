@@ -13,15 +13,6 @@ from fastnn.layers import Dense
 from fastnn.ops import OPS
 from fastnn.ops.random import philox, random_words, uniform
 
-BACKENDS = [name for name in backends.NAMES if backends.load(name).why_not() is None]
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    fastnn.config.set_backend(request.param)
-    yield request.param
-    fastnn.config.set_backend("auto")
-
 
 def run(backend, op, *arrays, **attrs):
     outputs, compute = backends.single(backend, op, [np.asarray(a) for a in arrays], attrs)

@@ -11,22 +11,13 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import backends
 from fastnn.callbacks import LambdaCallback
 from fastnn.layers import Dense, Dropout
 from fastnn.steps import Feed
 
-BACKENDS = [name for name in backends.NAMES if backends.load(name).why_not() is None]
 #: Only to end a test whose Ctrl-C was lost.
 PATIENCE = 60.0
 FOREVER = 10**7
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    fastnn.config.set_backend(request.param)
-    yield request.param
-    fastnn.config.set_backend("auto")
 
 
 def press(after):

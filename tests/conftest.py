@@ -1,0 +1,16 @@
+"""What several test files ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+import fastnn
+from fastnn import backends
+
+
+@pytest.fixture(params=[name for name in backends.NAMES if backends.load(name).why_not() is None])
+def backend(request):
+    """Each backend that works here, in turn."""
+    fastnn.config.set_backend(request.param)
+    yield request.param
+    fastnn.config.set_backend("auto")
