@@ -6,8 +6,6 @@ error at the end of the first epoch, not a warning, since the callback would nev
 
 from __future__ import annotations
 
-import csv
-import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -17,7 +15,6 @@ import numpy as np
 
 from fastnn.callback_base import Callback, CallbackList, History, LambdaCallback, Logs, count, number
 from fastnn.progress import say
-from fastnn.tensorfile import file_name
 
 __all__ = [
     "CSVLogger",
@@ -225,6 +222,8 @@ class ModelCheckpoint(Callback):
         super().__init__()
         if save_weights_only:
             raise ValueError("ModelCheckpoint: save_weights_only must be False: a file holds the whole model")
+        from fastnn.tensorfile import file_name
+
         self.filepath = file_name(filepath, "ModelCheckpoint")
         self.monitor = monitor
         self.verbose = verbose
@@ -371,6 +370,8 @@ class LearningRateScheduler(Callback):
             raise TypeError(f"LearningRateScheduler: schedule must be a function. Received: {schedule!r:.80}")
         self.schedule = schedule
         self.verbose = verbose
+        import inspect
+
         try:
             inspect.signature(schedule).bind(0, 0.1)
         except TypeError:
@@ -409,6 +410,8 @@ class CSVLogger(Callback):
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         super().__init__()
+        from fastnn.tensorfile import file_name
+
         self.filename = file_name(filename, "CSVLogger")
         if len(separator) != 1:
             raise ValueError(f"CSVLogger: separator must be one character. Received: separator={separator!r}")
@@ -419,6 +422,8 @@ class CSVLogger(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._names = []
         if self.append and os.path.exists(self.filename):
+            import csv
+
             with open(self.filename, newline="", encoding="utf-8") as file:
                 self._names = next(csv.reader(file, delimiter=self.separator), [])[1:]
         else:
@@ -437,6 +442,8 @@ class CSVLogger(Callback):
 
     def _write(self, rows: list[list[Any]]) -> None:
         """Add rows; with none, start an empty file. Nothing stays open that an interrupted training could leave."""
+        import csv
+
         with open(self.filename, "a" if rows else "w", newline="", encoding="utf-8") as file:
             csv.writer(file, delimiter=self.separator, lineterminator="\n").writerows(rows)
 

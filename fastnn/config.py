@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import secrets
 import sys
 from types import ModuleType
 from typing import Any
@@ -110,7 +109,7 @@ def next_seed() -> int:
     """The seed of the next model: 63 bits."""
     global _models
     if _seed is None:
-        return secrets.randbits(63)
+        return int.from_bytes(os.urandom(8), "little") >> 1
     _models += 1
     words = np.random.SeedSequence([_seed, _models]).generate_state(2, np.uint32)
     return (int(words[0]) << 32 | int(words[1])) >> 1

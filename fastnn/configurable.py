@@ -7,7 +7,6 @@ through a closed table of the classes that it may name.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -21,7 +20,7 @@ class Configurable:
     @classmethod
     def arguments(cls) -> list[str]:
         """Names of the constructor's arguments."""
-        parameters = inspect.signature(cls).parameters.values()
+        parameters = _signature(cls)
         return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
     def get_config(self) -> dict[str, Any]:
@@ -54,9 +53,15 @@ class Configurable:
 
     def __repr__(self) -> str:
         config = self.get_config()
-        defaults = {p.name: p.default for p in inspect.signature(type(self)).parameters.values()}
+        defaults = {p.name: p.default for p in _signature(type(self))}
         shown = [f"{k}={v!r}" for k, v in config.items() if v != describe(defaults.get(k))]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _signature(cls: type[Any]) -> list[Any]:
+    import inspect  # here: it takes as long to import as all of this package
+
+    return list(inspect.signature(cls).parameters.values())
 
 
 def describe(value: Any) -> Any:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from fastnn.ops.declare import Op
@@ -22,8 +21,7 @@ ALL = -1
 _order = itertools.count()
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a tensor lives at run time: so many elements into a named buffer.
 
     A tensor placed in a *stream* buffer moves along it: at step ``k`` of a run it starts ``k`` batches (or, if it has

@@ -14,8 +14,7 @@ A training step is one Plan: gather the batch, forward, loss, backward, update, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -43,8 +42,7 @@ def leaf(shape: Sequence[int | None], buffer: str, dtype: str = "float", *, stre
     return Tensor(tuple(shape), dtype, place=Place(buffer, 0, stream), name=buffer)
 
 
-@dataclass
-class Layout:
+class Layout(NamedTuple):
     """Which weights are trained, and where their gradients and slots lie in the flat vectors."""
 
     weights: list[Weight]

@@ -285,13 +285,14 @@ class Trainable:
         rows, steps = len(y), feed.steps
         start = self.optimizer.iterations
         run = {**buffers, **feed.epoch(self._epochs)}
+        if hooks.wants_batches:
+            run["rates"] = run["rates"].copy()
         step.totals[:] = 0.0
         done = 0
         while done < steps:
             if hooks.wants_batches:
                 hooks.on_train_batch_begin(done)
-                run["rates"] = run["rates"].copy()  # a callback may have changed the learning rate
-                run["rates"][done] = self.optimizer.rates(start + done, 1)
+                run["rates"][done] = self.optimizer.rates(start + done, 1)  # a callback may have changed them
                 done = step.program.run(run, done, done + 1, batch, rows)
             else:
                 done = step.program.run(run, done, steps, batch, rows, PULSE)

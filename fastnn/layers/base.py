@@ -6,7 +6,6 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -63,13 +62,12 @@ class Weight:
         return f"<Weight {self.name} {self.shape}>"
 
 
-@dataclass
 class Training:
     """What layers that act in training only need to know: the seed, the step's number, who draws."""
 
-    seed: int
-    step: Any
-    streams: Any = field(default_factory=itertools.count)
+    def __init__(self, seed: int, step: Any) -> None:
+        self.seed, self.step = seed, step
+        self.streams = itertools.count()
 
 
 class Layer(Configurable):

@@ -7,7 +7,6 @@ an op computes at once; called on Tensors it records a Node. Nothing else in the
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +16,10 @@ import numpy as np
 from fastnn.graph import Node, Shape, Tensor
 
 Case = tuple[tuple[Any, ...], dict[str, Any]]
-Cases = Callable[[np.random.Generator], Iterator[Case]]
+Cases = Callable[["np.random.Generator"], Iterator[Case]]
+
+#: Stands for the value of an attribute that has no default.
+REQUIRED: Any = object()
 
 #: Every declared op by name.
 OPS: dict[str, Op] = {}
@@ -59,12 +61,13 @@ class Op:
         elementwise: bool,
         view: bool,
     ) -> None:
-        parameters = inspect.signature(reference).parameters.values()
+        code, defaults = reference.__code__, reference.__defaults__ or ()  # quicker than inspect, which is slow to import
         self.name = reference.__name__
         self.reference = reference
-        self.inputs = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-        self.optional = sum(p.default is None for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-        self.attrs = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        self.inputs = code.co_varnames[: code.co_argcount]
+        self.optional = defaults.count(None)
+        names = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+        self.attrs = {name: (reference.__kwdefaults__ or {}).get(name, REQUIRED) for name in names}
         self.shape = shape
         self.gradient = gradient
         self.terms = terms
@@ -101,7 +104,7 @@ class Op:
         """``attrs`` with the defaults filled in; refuses unknown and missing names."""
         unknown = set(attrs) - set(self.attrs)
         complete = {**self.attrs, **attrs}
-        missing = [name for name, value in complete.items() if value is inspect.Parameter.empty]
+        missing = [name for name, value in complete.items() if value is REQUIRED]
         if unknown or missing:
             raise TypeError(f"{self.name}: takes the attributes {', '.join(self.attrs)}. Received: {sorted(attrs)}")
         return complete

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 #: Tensors start at multiples of so many elements: 64 bytes of float32, a cache line.
 ALIGNMENT = 16
 
 
-@dataclass
 class Lifetime:
     """A tensor's ``size`` in elements, and the numbers of the first and the last step that touch it."""
 
-    size: int
-    first: int
-    last: int
+    def __init__(self, size: int, first: int, last: int) -> None:
+        self.size, self.first, self.last = size, first, last
 
 
 def assign(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastnn.graph import ALL, Node, Place, Shape, Tensor, format_shape
 from fastnn.ops.declare import Op
@@ -16,8 +15,7 @@ from fastnn.plan.schedule import schedule
 ARENA = "arena"
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """An array of a step: symbolic shape (None: the batch), type, place."""
 
     shape: Shape
@@ -33,8 +31,7 @@ class Operand:
         return tuple(batch if size is None else size for size in self.shape)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One op on arrays whose places are known. An update's outputs are the arrays that it overwrites."""
 
     op: Op

@@ -67,7 +67,7 @@ cdef extern from "program.h":
     void program_run_apart(program *const *programs, void *const *const *bases, int count, int64_t last,
                            int64_t batch, int64_t rows) nogil
 
-DEF MAX_BUFFERS = 16
+DEF MAX_BUFFERS = 64
 DEF MAX_LANES = 256
 
 _ITEM = {"float": 4, "float64": 8, "int64": 8}
