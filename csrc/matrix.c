@@ -4,7 +4,7 @@
  * One microkernel does all of it: a tile of C, MR rows by NV vectors, stays in registers while k runs. A is read one
  * number at a time through a row stride and a k stride (so A or its transpose), B a vector at a time, from the matrix
  * itself or from a panel packed for the purpose (which also turns a transposed B round and fills up ragged columns).
- * Each element of C is the sum of chains of multiply-adds, KC of them long, in the order of k; then comes the bias, then
+ * Each element of C is the sum of chains of multiply-adds, at most KC of them long, in the order of k; then comes the bias, then
  * the activation. Its bits depend on nothing but its row of A and its column of B: not on the tile or block it falls in,
  * on the size of the batch or the number of threads.
  */
@@ -21,7 +21,7 @@ enum { MR = 4, NV = 2 }; /* 8 + 2 + 1 and a product in 16 */
 
 enum {
     NR = NV * VL,   /* columns of a panel */
-    KC = 384,       /* k's of a panel: a tile's rows of A stay in the first-level cache */
+    KC = 400,       /* k's of a panel: a tile's rows of A stay in the first-level cache */
     NC = 16 * NR,   /* most columns of a block: its packed panels stay in the second-level cache */
     BLOCK_ROWS = 256, BLOCK_COLUMNS = 4 * NR, /* a product is not cut smaller than this for the threads */
     PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
@@ -239,9 +239,10 @@ static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int6
     const int relu = p->activation == ACT_relu;
     float *tile_a = scratch, *panels = scratch + MR * KC + VL;
 
-    for (int64_t k0 = 0; k0 < p->k || k0 == 0; k0 += KC) {
-        const int64_t k = p->k - k0 < KC ? p->k - k0 : KC;
-        const int end = k0 + KC >= p->k;
+    const int64_t parts = p->k ? (p->k + KC - 1) / KC : 1;
+    for (int64_t part = 0; part < parts; part++) {
+        const int64_t k0 = part * p->k / parts, k = (part + 1) * p->k / parts - k0;
+        const int end = part + 1 == parts;
         for (int64_t column = n0; column < n1 && !direct_b && !copying; column += NR) {
             const int64_t columns = n1 - column < NR ? n1 - column : NR;
             float *panel = panels + (column - n0) * KC;

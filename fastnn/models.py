@@ -18,8 +18,8 @@ from fastnn.graph import Shape, Tensor
 from fastnn.layers import LAYERS, Layer
 from fastnn.layers.base import Training, Weight, assign_all, check_name, unique_name
 from fastnn.layers.core import InputLayer
-from fastnn.plan import Plan, aligned
-from fastnn.steps import Layout, TrainStep, predict_plan, zeros
+from fastnn.plan import Plan, aligned, zeros
+from fastnn.steps import Layout, TrainStep, predict_plan
 from fastnn.training import Trainable
 
 logger = logging.getLogger(__name__)

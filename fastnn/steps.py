@@ -24,7 +24,7 @@ from fastnn.graph import ALL, Node, Place, Shape, Tensor
 from fastnn.layers.base import Training, Weight
 from fastnn.metrics import RowMetric
 from fastnn.ops import data, loss, pointwise
-from fastnn.plan import Plan, aligned, losses_on_logits
+from fastnn.plan import Plan, aligned, losses_on_logits, zeros
 
 if TYPE_CHECKING:
     from fastnn.training import Trainable
@@ -283,11 +283,3 @@ def read_logs(
         elif predictions is not None:
             logs[metric.name] = metric.compute(y, predictions)
     return logs
-
-
-def zeros(count: int, dtype: Any) -> np.ndarray:
-    """``count`` zeros that start on a cache line."""
-    size = np.dtype(dtype).itemsize
-    block = np.zeros(count * size + 64, np.uint8)
-    start = -block.ctypes.data % 64
-    return block[start : start + count * size].view(dtype)

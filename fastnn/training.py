@@ -19,8 +19,9 @@ from fastnn.data import as_rows, check_rows, row_weights
 from fastnn.graph import Shape, Tensor
 from fastnn.layers import Layer
 from fastnn.layers.base import Training, Weight
+from fastnn.plan import zeros
 from fastnn.progress import ProgressBar
-from fastnn.steps import PULSE, ROWS, Feed, Layout, TestStep, TrainStep, empty_rows, predict_plan, zeros
+from fastnn.steps import PULSE, ROWS, Feed, Layout, TestStep, TrainStep, empty_rows, predict_plan
 
 if TYPE_CHECKING:
     from fastnn.models import Model

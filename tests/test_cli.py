@@ -471,7 +471,8 @@ def test_interruption_is_one_line_and_130(capsys, table, monkeypatch):
 
 
 def test_ctrl_c_ends_a_running_training_without_files(table):
-    command = [sys.executable, "-m", "fastnn", "train", table, "--target", "ill", "--patience", "0", "--epochs", "100000000"]
+    options = ["--target", "ill", "--patience", "0", "--epochs", "100000000"]
+    command = [sys.executable, "-m", "fastnn", "train", table, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
         assert "Epoch" in training.stdout.readline()
         training.send_signal(signal.SIGINT)

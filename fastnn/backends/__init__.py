@@ -14,7 +14,7 @@ import numpy as np
 
 from fastnn.graph import Place, Tensor
 from fastnn.ops.declare import OPS
-from fastnn.plan import Plan
+from fastnn.plan import Plan, zeros
 
 #: Best first.
 NAMES = ("native", "numba", "numpy")
@@ -57,14 +57,16 @@ def single(
             dtype = "float64"
         kind = {"float": np.float32, "float64": np.float64, "int64": np.int64}[dtype]
         name = f"in{number}"
-        buffers[name] = np.ascontiguousarray(array, kind).copy()
+        buffers[name] = zeros(array.size, kind).reshape(array.shape)  # aligned like the arrays of a model
+        buffers[name][...] = array
         leaves.append(Tensor(array.shape, dtype, place=Place(name)))
     node = declared.record(*leaves, **(attrs or {}))
     if declared.updates:
         outputs = [buffers[f"in{i}"] for i in declared.updates]
     else:
         node.place = Place("out")
-        outputs = [np.full(node.shape, np.nan, np.float32)]
+        outputs = [zeros(int(np.prod(node.shape)), np.float32).reshape(node.shape)]
+        outputs[0][...] = np.nan
         buffers["out"] = outputs[0]
     for number in range(len(inputs)):
         buffers[f"in{number}"].flags.writeable = number in declared.updates

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph import ALL
-from fastnn.plan import ARENA, Operand, Plan, Step
+from fastnn.plan import ARENA, Operand, Plan, Step, zeros
 
 NAME = "numpy"
 Arrays = tuple[np.ndarray, ...]
@@ -39,7 +39,7 @@ class Program:
     def __init__(self, plan: Plan, execute: Callable[[Step, Arrays, Arrays], None] = execute) -> None:
         self.plan = plan
         self._execute = execute
-        self._arena = np.zeros(plan.arena_size, plan.dtype)
+        self._arena = zeros(plan.arena_size, plan.dtype)
         self._lock = threading.Lock()
 
     def run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -95,7 +96,10 @@ def environment(threads: int) -> dict[str, str]:
 
 
 class Worker:
-    """A contestant's process (`fastnn.benchmarking.worker`) and the pipe to it."""
+    """A contestant's process (`fastnn.benchmarking.worker`) and the pipe to it.
+
+    Between its turns it is stopped: threads that wait by spinning would take the processors from the next contestant.
+    """
 
     def __init__(self, key: str, threads: int) -> None:
         self.key = key
@@ -114,15 +118,21 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
+            self._signal("SIGCONT")
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
+            self._signal("SIGSTOP")
         except BrokenPipeError:
             line = ""
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
         return {"error": f"its process ended: {self._last_words()}"}
+
+    def _signal(self, name: str) -> None:
+        if hasattr(signal, name):  # not on Windows
+            self._process.send_signal(getattr(signal, name))
 
     def _last_words(self) -> str:
         self._log.seek(0)
@@ -196,7 +206,7 @@ def measure_imports(workload: Workload, packages: Sequence[str], rounds: int) ->
                 [sys.executable, "-c", code],
                 capture_output=True,
                 text=True,
-                env=os.environ | environment(1),
+                env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | environment(1),
                 check=False,
             )
             if done.returncode:

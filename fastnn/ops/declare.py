@@ -61,7 +61,7 @@ class Op:
         elementwise: bool,
         view: bool,
     ) -> None:
-        code, defaults = reference.__code__, reference.__defaults__ or ()  # quicker than inspect, which is slow to import
+        code, defaults = reference.__code__, reference.__defaults__ or ()  # inspect is slow to import
         self.name = reference.__name__
         self.reference = reference
         self.inputs = code.co_varnames[: code.co_argcount]

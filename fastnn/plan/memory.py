@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 #: Tensors start at multiples of so many elements: 64 bytes of float32, a cache line.
 ALIGNMENT = 16
@@ -46,3 +49,11 @@ def assign(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
 def aligned(size: int) -> int:
     """``size`` rounded up to whole cache lines."""
     return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def zeros(count: int, dtype: Any) -> np.ndarray:
+    """``count`` zeros that start on a cache line."""
+    size = np.dtype(dtype).itemsize
+    block = np.zeros(count * size + 64, np.uint8)
+    start = -block.ctypes.data % 64
+    return block[start : start + count * size].view(dtype)

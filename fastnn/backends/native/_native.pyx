@@ -5,6 +5,8 @@ import threading
 
 import numpy as np
 
+from fastnn.plan import zeros
+
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
@@ -105,14 +107,6 @@ cdef void *address(array) except NULL:
     return view.buf if view.buf else <void *>64
 
 
-def aligned_zeros(Py_ssize_t count, dtype):
-    """``count`` zeros that start on a cache line."""
-    size = np.dtype(dtype).itemsize
-    block = np.zeros(count * size + 64, np.uint8)
-    start = -block.ctypes.data % 64
-    return block[start : start + count * size].view(dtype)
-
-
 cdef class Program:
     """A Plan in the C core. Same methods as the reference's ``Program``."""
 
@@ -138,7 +132,7 @@ cdef class Program:
         self.names = list(plan.buffers)
         self.bound = [None] * len(self.names)
         self.slots = {name: number for number, name in enumerate(plan.buffers)}
-        self.arena = aligned_zeros(plan.arena_size, np.float32)
+        self.arena = zeros(plan.arena_size, np.float32)
         self.bases[0] = address(self.arena)
         count = len(plan.steps)
         bindings = sum(len(step.outputs) + len(step.inputs) for step in plan.steps)
