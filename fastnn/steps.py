@@ -22,7 +22,7 @@ from fastnn import config
 from fastnn.autodiff import gradients
 from fastnn.graph import ALL, Node, Place, Shape, Tensor
 from fastnn.layers.base import Training, Weight
-from fastnn.metrics import RowMetric
+from fastnn.metrics import Metric, RowMetric
 from fastnn.ops import data, loss, pointwise
 from fastnn.plan import Plan, aligned, losses_on_logits, zeros
 
@@ -82,6 +82,32 @@ class Layout(NamedTuple):
         return runs
 
 
+class Totals:
+    """Running sums of the loss and of the metrics that are one value a row: double precision, a cache line each."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self.metrics = metrics
+        self.summed = [m for m in metrics if isinstance(m, RowMetric)]
+        self.stored = len(self.summed) < len(metrics)  # whether some metric needs all predictions
+        self.array = np.zeros(8 * (1 + len(self.summed)), np.float64)
+        self._sums = self.array[::8]
+        self._names = ["loss", *(m.name for m in self.summed)]
+
+    def record(self, rows: Tensor, y: Tensor, p: Tensor) -> list[Tensor | Node]:
+        """The nodes that add a batch's values: ``rows`` are its losses (N,)."""
+        values = [rows, *(metric.rows(y, p) for metric in self.summed)]
+        places = [Place("totals", 8 * number) for number in range(len(values))]
+        return [loss.accumulate(Tensor((1,), "float64", place=at), v) for at, v in zip(places, values, strict=True)]
+
+    def logs(self, rows: int, y: np.ndarray, predictions: np.ndarray | None) -> dict[str, float]:
+        """Means over ``rows`` rows, in the order of the metrics; with predictions, also the metrics that need them."""
+        means = dict(zip(self._names, [value / rows for value in self._sums.tolist()], strict=True))
+        if not self.stored or predictions is None:
+            return means
+        computed = {m.name: m.compute(y, predictions) for m in self.metrics if not isinstance(m, RowMetric)}
+        return {name: {**means, **computed}[name] for name in ("loss", *(m.name for m in self.metrics))}
+
+
 class TrainStep:
     """The training step of a compiled model: its Plan, its Program, its vectors.
 
@@ -94,12 +120,10 @@ class TrainStep:
         self.model = model
         self.dtype = model.dtype
         self.layout = Layout.of(model.trainable_weights)
-        self.stored = [m for m in model.metric_objects if not isinstance(m, RowMetric)]
-        self.summed = [m for m in model.metric_objects if isinstance(m, RowMetric)]
+        self.totals = Totals(model.metric_objects)
         roots = self._record(weighted)
         self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=f"{model.name}: training step")
         self.program = config.active_backend().Program(self.plan)
-        self.totals = np.zeros(8 * (1 + len(self.summed)), np.float64)
         self.grads = zeros(self.layout.size, self.dtype)
 
     def _record(self, weighted: bool) -> list[Tensor | Node]:
@@ -138,19 +162,18 @@ class TrainStep:
             if clipped is not whole:
                 roots.append(clipped)
             roots.append(optimizer.update(flat, slots, part, rates))
-        for number, values in enumerate([rows, *(m.rows(y, p) for m in self.summed)]):
-            roots.append(loss.accumulate(Tensor((1,), "float64", place=Place("totals", 8 * number)), values))
-        if self.stored:
+        roots += self.totals.record(rows, y, p)
+        if self.totals.stored:
             roots.append(data.scatter(leaf((ALL, *p.shape[1:]), "predictions"), p, index))
         return roots
 
     def buffers(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:
         """The buffers that stay the same for all epochs over this data."""
-        found = {**self.model.vectors(), "x": x, "y": y, "grads": self.grads, "totals": self.totals}
+        found = {**self.model.vectors(), "x": x, "y": y, "grads": self.grads, "totals": self.totals.array}
         found |= {f"slot{i}": vector for i, vector in enumerate(self.model.slots(self.layout))}
         if weights is not None:
             found["weight"] = weights
-        if self.stored:
+        if self.totals.stored:
             found["predictions"] = empty_rows(len(x), self.model.output_shape, self.dtype)
         if "clipped" in self.plan.buffers:
             found["clipped"] = zeros(self.layout.size, self.dtype)
@@ -158,7 +181,7 @@ class TrainStep:
 
     def logs(self, buffers: dict[str, np.ndarray], rows: int, y: np.ndarray) -> dict[str, float]:
         """Loss and metrics of the ``rows`` rows since the totals were last 0. Stored metrics need a whole epoch."""
-        return read_logs(self.model, self.totals, rows, y, buffers.get("predictions") if rows == len(y) else None)
+        return self.totals.logs(rows, y, buffers.get("predictions") if rows == len(y) else None)
 
 
 class Feed:
@@ -180,30 +203,25 @@ class Feed:
 
     def epoch(self, number: int) -> dict[str, np.ndarray]:
         """The streams of the epoch with that number, counted from the model's first."""
-        return {"index": self._order(number), **self.numbers(self.model.optimizer.iterations, self.steps)}
+        optimizer = self.model.optimizer
+        rate, first = optimizer.learning_rate, optimizer.iterations
+        known, start, rates, steps = self._numbers
+        if known != rate or not start <= first <= first + self.steps <= start + len(steps):
+            size = self.steps * self.block
+            start, rates, steps = first, optimizer.rates(first, size), np.arange(first, first + size, dtype=np.int64)
+            self._numbers = rate, start, rates, steps
+        part = slice(first - start, first - start + self.steps)
+        return {"index": self._order(number), "rates": rates[part], "step": steps[part]}
 
-    def _order(self, number: int) -> np.ndarray:
+    def _order(self, number: int) -> Any:
         if not self.shuffle:
-            return np.asarray(self._orders[0])
+            return self._orders[0]
         block, index = divmod(number, self.block)
-        key = (self.model.seed, block)
-        if self._key != key:
+        if self._key != (self.model.seed, block):
             rng = np.random.default_rng([self.model.seed, 1, block])
             rows = np.tile(np.arange(self.rows), (self.block, 1))
-            self._key, self._orders = key, rng.permuted(rows, axis=1, out=rows)
-        return np.asarray(self._orders[index])
-
-    def numbers(self, first: int, count: int) -> dict[str, np.ndarray]:
-        """Rates and numbers of ``count`` training steps from step ``first`` on."""
-        rate = self.model.optimizer.learning_rate
-        known, start, rates, steps = self._numbers
-        if known != rate or not start <= first <= first + count <= start + len(steps):
-            size = count * self.block
-            start, rates = first, self.model.optimizer.rates(first, size)
-            steps = np.arange(first, first + size, dtype=np.int64)
-            self._numbers = rate, start, rates, steps
-        part = slice(first - start, first - start + count)
-        return {"rates": rates[part], "step": steps[part]}
+            self._key, self._orders = (self.model.seed, block), rng.permuted(rows, axis=1, out=rows)
+        return self._orders[index]
 
 
 class TestStep:
@@ -213,36 +231,32 @@ class TestStep:
 
     def __init__(self, model: Trainable, weighted: bool) -> None:
         self.model = model
-        self.summed = [m for m in model.metric_objects if isinstance(m, RowMetric)]
-        self.stored = len(self.summed) < len(model.metric_objects)
+        self.totals = Totals(model.metric_objects)
         x = leaf((None, *model.input_shape[1:]), "x", stream=True)
         y = leaf((None, *model.loss.target_shape(model.output_shape)[1:]), "y", stream=True)
         p = model.trace(x, None)
         rows = row_loss(model, y, p, leaf((None,), "weight", stream=True) if weighted else None)
         fused = losses_on_logits([rows, p])
         rows, p = fused[rows], fused[p]
-        roots: list[Tensor | Node] = []
-        for number, values in enumerate([rows, *(m.rows(y, p) for m in self.summed)]):
-            roots.append(loss.accumulate(Tensor((1,), "float64", place=Place("totals", 8 * number)), values))
-        if self.stored:
+        roots = self.totals.record(rows, y, p)
+        if self.totals.stored:
             p.place = Place("out", 0, stream=True)
             roots.append(p)
         self.plan = Plan(roots, batch=ROWS, dtype=model.dtype, name=f"{model.name}: test step")
         self.program = config.active_backend().Program(self.plan)
-        self.totals = np.zeros(8 * (1 + len(self.summed)), np.float64)
 
     def run(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
         """Loss and metrics for these rows."""
-        buffers = {**self.model.vectors(), "x": x, "y": y, "totals": self.totals}
+        buffers = {**self.model.vectors(), "x": x, "y": y, "totals": self.totals.array}
         if weights is not None:
             buffers["weight"] = weights
-        if self.stored:
+        if self.totals.stored:
             buffers["out"] = empty_rows(len(x), self.model.output_shape, self.model.dtype)
-        self.totals[:] = 0.0
+        self.totals.array.fill(0.0)
         done, batches = 0, -(-len(x) // ROWS)
         while done < batches:
             done = self.program.run(buffers, done, batches, ROWS, len(x), PULSE)
-        return read_logs(self.model, self.totals, len(x), y, buffers.get("out"))
+        return self.totals.logs(len(x), y, buffers.get("out"))
 
 
 def empty_rows(rows: int, shape: Shape, dtype: str) -> np.ndarray:
@@ -268,18 +282,3 @@ def row_loss(model: Trainable, y: Tensor, p: Tensor, weights: Tensor | None) -> 
         if weight.regularizer is not None:
             rows = loss.add_rows(rows, weight.regularizer(weight.tensor))
     return rows
-
-
-def read_logs(
-    model: Trainable, totals: np.ndarray, rows: int, y: np.ndarray, predictions: np.ndarray | None
-) -> dict[str, float]:
-    """Totals as means, and the metrics that need all predictions if there are any."""
-    logs = {"loss": float(totals[0]) / rows}
-    number = 1
-    for metric in model.metric_objects:
-        if isinstance(metric, RowMetric):
-            logs[metric.name] = float(totals[8 * number]) / rows
-            number += 1
-        elif predictions is not None:
-            logs[metric.name] = metric.compute(y, predictions)
-    return logs

@@ -283,21 +283,21 @@ class Trainable:
         interrupted: Callable[[], None],
     ) -> None:
         """All steps of one epoch."""
-        rows, steps = len(y), feed.steps
-        start = self.optimizer.iterations
+        rows, steps, optimizer = len(y), feed.steps, self.optimizer
+        start = optimizer.iterations
         run = {**buffers, **feed.epoch(self._epochs)}
         if hooks.wants_batches:
             run["rates"] = run["rates"].copy()
-        step.totals[:] = 0.0
+        step.totals.array.fill(0.0)
         done = 0
         while done < steps:
             if hooks.wants_batches:
                 hooks.on_train_batch_begin(done)
-                run["rates"][done] = self.optimizer.rates(start + done, 1)  # a callback may have changed them
+                run["rates"][done] = optimizer.rates(start + done, 1)  # a callback may have changed them
                 done = step.program.run(run, done, done + 1, batch, rows)
             else:
                 done = step.program.run(run, done, steps, batch, rows, PULSE)
-            self.optimizer.iterations = start + done
+            optimizer.iterations = start + done
             if hooks.wants_batches:
                 hooks.on_train_batch_end(done - 1, step.logs(run, min(done * batch, rows), y))
             if done < steps:
@@ -358,11 +358,11 @@ class Trainable:
         start = self.optimizer.iterations
         feed = Feed(self, len(x), len(x), shuffle=False)
         buffers = {**step.buffers(x, y, weights), **feed.epoch(0)}
-        step.totals[:] = 0.0
+        step.totals.array.fill(0.0)
         with _gentle_interrupt():
             step.program.run(buffers, 0, 1, len(x), len(x))
             self.optimizer.iterations = start + 1
-        return float(step.totals[0]) / len(x)
+        return float(step.totals.array[0]) / len(x)
 
     # ------------------------------------------------------------------ asking
 
