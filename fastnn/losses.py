@@ -26,6 +26,7 @@ class Loss(Configurable):
     activation: ClassVar[Op | None] = None  # what turns logits into this loss's predictions
     labels: ClassVar[bool] = False
     from_logits = False
+    label_smoothing = 0.0
 
     def rows(self, y: Tensor, p: Any) -> Any:
         """One loss value a row."""
@@ -55,6 +56,10 @@ class Loss(Configurable):
         """Check the values of targets that have the right shape."""
         return y
 
+    def smooth(self, y: np.ndarray) -> np.ndarray:
+        """The targets as the loss takes them: ``label_smoothing`` pulls them to the middle. Metrics take ``y`` itself."""
+        return y
+
     @property
     def _name(self) -> str:
         return type(self).__name__
@@ -65,7 +70,7 @@ class Loss(Configurable):
         y = self.targets(np.asarray(y_true, np.float64), p.shape)
         if self.from_logits and self.activation is not None:
             p = self.activation(p)
-        return float(np.mean(self.op(p, y)))
+        return float(np.mean(self.op(p, self.smooth(y))))
 
 
 class MeanSquaredError(Loss):
@@ -98,6 +103,9 @@ class BinaryCrossentropy(_Smoothed):
     def check(self, y: np.ndarray, output: tuple[int | None, ...]) -> np.ndarray:
         if not ((y >= 0) & (y <= 1)).all():
             raise ValueError(f"{self._name}: y must be between 0 and 1. Received: values {y.min():g} to {y.max():g}")
+        return y
+
+    def smooth(self, y: np.ndarray) -> np.ndarray:
         s = self.label_smoothing
         return y * (1.0 - s) + 0.5 * s if s else y
 
@@ -114,6 +122,9 @@ class CategoricalCrossentropy(_Smoothed):
     def check(self, y: np.ndarray, output: tuple[int | None, ...]) -> np.ndarray:
         if not ((y >= 0) & (y <= 1)).all():
             raise ValueError(f"{self._name}: y must be between 0 and 1. Received: values {y.min():g} to {y.max():g}")
+        return y
+
+    def smooth(self, y: np.ndarray) -> np.ndarray:
         s = self.label_smoothing
         return y * (1.0 - s) + s / y.shape[1] if s else y
 

@@ -39,6 +39,27 @@ class Metric(Configurable):
         """The metric for targets ``y`` and predictions ``p``, both (N, C) (labels are (N, 1))."""
         raise NotImplementedError
 
+    def check(self, y: np.ndarray, outputs: int | None) -> None:
+        """Before anything runs: whether the metric can be had of targets ``y`` and so many outputs; else ValueError."""
+
+
+class _Alike(Metric):
+    """Compares outputs with as many targets."""
+
+    def check(self, y: np.ndarray, outputs: int | None) -> None:
+        if y.shape[1:] != (outputs,):
+            raise ValueError(f"{type(self).__name__}: needs targets of shape (N, {outputs}). Received: shape {y.shape}")
+
+
+class _OfClasses(_Alike):
+    """Compares with targets that are 0 or 1."""
+
+    def check(self, y: np.ndarray, outputs: int | None) -> None:
+        super().check(y, outputs)
+        other = (y != 0) & (y != 1)
+        if other.any():
+            raise ValueError(f"{type(self).__name__}: needs targets 0 and 1. Received: {y[other][0]:g}")
+
 
 class RowMetric(Metric):
     """The mean of one value a row, given by ``op(p, y)``."""
@@ -98,7 +119,7 @@ def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-class _Binary(Metric):
+class _Binary(_OfClasses):
     """A metric of two classes, from ``fastnn.evaluation``."""
 
     key: ClassVar[str]
@@ -108,8 +129,7 @@ class _Binary(Metric):
         self.threshold = number(type(self).__name__, "threshold", threshold)
 
     def compute(self, y: np.ndarray, p: np.ndarray) -> float:
-        if y.shape != p.shape:
-            raise ValueError(f"{type(self).__name__}: needs targets of shape {p.shape}. Received: shape {y.shape}")
+        self.check(y, p.shape[1])
         return _or_nan(evaluation.binary_metrics(y.reshape(-1), p.reshape(-1), self.threshold)[self.key])
 
 
@@ -138,7 +158,7 @@ class F1Score(_Binary):
     key = "f1"
 
 
-class AUC(Metric):
+class AUC(_OfClasses):
     """The exact area under the ROC curve, ties counted half; NaN if only one class is there."""
 
     default_name = "auc"
@@ -147,7 +167,7 @@ class AUC(Metric):
         return _or_nan(evaluation.roc_auc(y.reshape(-1), p.reshape(-1)))
 
 
-class RootMeanSquaredError(Metric):
+class RootMeanSquaredError(_Alike):
     """``sqrt(mean((y - p)^2))``."""
 
     default_name = "root_mean_squared_error"
@@ -156,7 +176,7 @@ class RootMeanSquaredError(Metric):
         return float(np.sqrt(np.mean(np.square(p.astype(np.float64) - y))))
 
 
-class R2Score(Metric):
+class R2Score(_Alike):
     """The share of the targets' variance that is explained; NaN for constant targets."""
 
     default_name = "r2_score"
@@ -166,7 +186,7 @@ class R2Score(Metric):
 
 
 class FunctionMetric(Metric):
-    """Any function ``f(y_true, y_pred) -> float`` of two arrays (N, C), such as one of scikit-learn's scorers."""
+    """Any function ``f(y_true, y_pred) -> float`` of two arrays (N, C), such as ``sklearn.metrics.roc_auc_score``."""
 
     def __init__(self, function: Callable[[np.ndarray, np.ndarray], float], name: str | None = None) -> None:
         super().__init__(name or getattr(function, "__name__", "metric"))

@@ -3,6 +3,7 @@
 A training step is one Plan: gather the batch, forward, loss, backward, update, running totals. Its buffers:
 
     x, y, weight   all rows, as given
+    target         the targets as the loss takes them, where they are not y: labels smoothed
     index          stream: the rows of each batch
     rates, step    streams: what the optimizer and dropout need at each step
     weights<i>     the flat weights; one buffer for each model that the layers come from
@@ -134,7 +135,8 @@ class TrainStep:
         y = data.gather(leaf((ALL, *model.loss.target_shape(model.output_shape)[1:]), "y"), index)
         p = model.trace(x, Training(model.seed, step))
         unit = data.gather(leaf((ALL,), "weight"), index) if weighted else None
-        rows = row_loss(model, y, p, unit)
+        target = data.gather(leaf((ALL, *y.shape[1:]), "target"), index) if model.loss.label_smoothing else y
+        rows = row_loss(model, target, p, unit)
         fused = losses_on_logits([rows, p])
         rows, p = fused[rows], fused[p]
 
@@ -169,7 +171,8 @@ class TrainStep:
 
     def buffers(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:
         """The buffers that stay the same for all epochs over this data."""
-        found = {**self.model.vectors(), "x": x, "y": y, "grads": self.grads, "totals": self.totals.array}
+        found = {**self.model.vectors(), **data_buffers(self.model, x, y)}
+        found |= {"grads": self.grads, "totals": self.totals.array}
         found |= {f"slot{i}": vector for i, vector in enumerate(self.model.slots(self.layout))}
         if weights is not None:
             found["weight"] = weights
@@ -191,7 +194,7 @@ class Feed:
     iterations: so training that was saved goes on as if it had not stopped.
     """
 
-    BLOCK = 16
+    BLOCK = 64
 
     def __init__(self, model: Trainable, rows: int, batch: int, shuffle: bool) -> None:
         self.model, self.rows, self.shuffle = model, rows, shuffle
@@ -235,7 +238,8 @@ class TestStep:
         x = leaf((None, *model.input_shape[1:]), "x", stream=True)
         y = leaf((None, *model.loss.target_shape(model.output_shape)[1:]), "y", stream=True)
         p = model.trace(x, None)
-        rows = row_loss(model, y, p, leaf((None,), "weight", stream=True) if weighted else None)
+        target = leaf(y.shape, "target", stream=True) if model.loss.label_smoothing else y
+        rows = row_loss(model, target, p, leaf((None,), "weight", stream=True) if weighted else None)
         fused = losses_on_logits([rows, p])
         rows, p = fused[rows], fused[p]
         roots = self.totals.record(rows, y, p)
@@ -247,16 +251,24 @@ class TestStep:
 
     def run(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
         """Loss and metrics for these rows."""
-        buffers = {**self.model.vectors(), "x": x, "y": y, "totals": self.totals.array}
+        totals = Totals(self.totals.metrics)  # of this call alone: several threads may be evaluating
+        buffers = {**self.model.vectors(), **data_buffers(self.model, x, y), "totals": totals.array}
         if weights is not None:
             buffers["weight"] = weights
         if self.totals.stored:
             buffers["out"] = empty_rows(len(x), self.model.output_shape, self.model.dtype)
-        self.totals.array.fill(0.0)
         done, batches = 0, -(-len(x) // ROWS)
         while done < batches:
             done = self.program.run(buffers, done, batches, ROWS, len(x), PULSE)
-        return self.totals.logs(len(x), y, buffers.get("out"))
+        return totals.logs(len(x), y, buffers.get("out"))
+
+
+def data_buffers(model: Trainable, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """The buffers of the data: inputs, targets, and the targets as the loss takes them where those differ."""
+    found = {"x": x, "y": y}
+    if model.loss.label_smoothing:
+        found["target"] = np.ascontiguousarray(model.loss.smooth(y), model.dtype)
+    return found
 
 
 def empty_rows(rows: int, shape: Shape, dtype: str) -> np.ndarray:

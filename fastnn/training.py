@@ -143,6 +143,7 @@ class Trainable:
             raise ValueError("compile: loss must be given, such as loss='binary_crossentropy'. Received: loss=None")
         chosen_loss = losses.get(loss)
         asked = [metrics] if isinstance(metrics, str) else list(metrics or [])
+        asked = [m() if isinstance(m, type) else m for m in asked]
         self._check_metrics(asked, chosen_loss)
         if self.dtype == "float64" and config.backend() != "numpy":
             raise ValueError(f"compile: float64 models need the numpy backend. Received: backend {config.backend()!r}")
@@ -179,7 +180,7 @@ class Trainable:
             batch_size: rows of a training step
             epochs: number of the last epoch; training starts with number ``initial_epoch``
             verbose: 0 silent, 1 progress bar, 2 a line an epoch, "auto": bar on a terminal, lines in a file
-            callbacks: list of Callback
+            callbacks: Callback or list of them
             validation_split: this share of the rows, chosen by the model's seed, is kept for validation
             validation_data: ``(x, y)`` or ``(x, y, sample_weight)``; goes before ``validation_split``
             shuffle: new order of the rows in each epoch, from the model's seed
@@ -224,9 +225,8 @@ class Trainable:
 
         steps = -(-len(x) // batch)
         bar = ProgressBar(epochs, steps, verbose)
-        history = callbacks_.History()
         hooks = callbacks_.CallbackList(
-            [*(callbacks or []), history],
+            callbacks,
             model=cast("Model", self),
             params={"epochs": epochs, "steps": steps, "verbose": verbose},
         )
@@ -245,8 +245,8 @@ class Trainable:
                     start = time.perf_counter()
                     bar.epoch_begin(epoch)
                     hooks.on_epoch_begin(epoch)
-                    self._epoch(step, buffers, y, batch, feed, hooks, bar, interrupted)
-                    logs = step.logs(buffers, len(x), y)
+                    done = self._epoch(step, buffers, y, batch, feed, hooks, bar, interrupted)
+                    logs = step.logs(buffers, min(done * batch, len(x)), y)
                     if not math.isfinite(logs["loss"]) and not hooks.ends_on_nan:
                         raise FloatingPointError(
                             f"fit: the loss became {logs['loss']} in epoch {epoch + 1}. A smaller learning rate, or "
@@ -268,8 +268,8 @@ class Trainable:
             hooks.on_train_end(logs)
         finally:
             bar.close()
-        self.history = history
-        return history
+        self.history = hooks.history
+        return hooks.history
 
     def _epoch(
         self,
@@ -281,8 +281,8 @@ class Trainable:
         hooks: callbacks_.CallbackList,
         bar: ProgressBar,
         interrupted: Callable[[], None],
-    ) -> None:
-        """All steps of one epoch."""
+    ) -> int:
+        """All steps of one epoch, or as many as a callback wants; returns their number."""
         rows, steps, optimizer = len(y), feed.steps, self.optimizer
         start = optimizer.iterations
         run = {**buffers, **feed.epoch(self._epochs)}
@@ -305,6 +305,7 @@ class Trainable:
                 interrupted()
                 if self.stop_training and hooks.wants_batches:
                     break
+        return done
 
     def _validation_data(self, given: Sequence[Any]) -> Rows:
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
@@ -325,6 +326,8 @@ class Trainable:
         weights = row_weights(what, len(x), y, sample_weight, class_weight, self.dtype)
         x = self._fitting(what, x)
         y = np.ascontiguousarray(self.loss.targets(y, self.output_shape), self.dtype)
+        for metric in self.metric_objects:
+            metric.check(y, self.output_shape[-1])
         return x, y, weights
 
     def _inputs(self, what: str, x: Any) -> np.ndarray:
@@ -426,7 +429,7 @@ class Trainable:
 
     def _run(self, x: np.ndarray) -> np.ndarray:
         out = empty_rows(len(x), self.output_shape, self.dtype)
-        program = self._program("predict", lambda: config.active_backend().Program(predict_plan(self)))
+        program = self._program("predict", self._predictor)
         vectors = self.vectors()
         part = ROWS * max(64, int(CALL // program.plan.flops))
         for start in range(0, len(x), part):  # so that Ctrl-C is heard
@@ -437,10 +440,17 @@ class Trainable:
                 program.run_apart(buffers, batches, ROWS, len(buffers["x"]))
             else:
                 program.run(buffers, 0, batches, ROWS, len(buffers["x"]))
-        if hasattr(program, "answer") and self._answer is None:
-            one = {**vectors, "x": x[:1].copy(), "out": out[:1].copy()}
-            self._answer = config.active_backend(), program.answer(one, self.input_shape[1:], self.output_shape[1:])
         return out
+
+    def _predictor(self) -> Any:
+        """The Program of prediction; its short way is opened here, before any thread runs it."""
+        backend = config.active_backend()
+        program = backend.Program(predict_plan(self))
+        if hasattr(program, "answer"):
+            one = {"x": empty_rows(1, self.input_shape, self.dtype), "out": empty_rows(1, self.output_shape, self.dtype)}
+            answer = program.answer({**self.vectors(), **one}, self.input_shape[1:], self.output_shape[1:])
+            self._answer = backend, answer
+        return program
 
 
 @contextmanager
