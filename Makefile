@@ -5,7 +5,7 @@
 # make core     builds and tests the C core alone, without Python
 # make clean    removes all of this
 #
-# PYTHON=python3.12 chooses an interpreter; the newest suitable one is taken otherwise.
+# PYTHON=python3.12 chooses an interpreter; the first suitable one is taken otherwise.
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)

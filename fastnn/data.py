@@ -15,12 +15,15 @@ def as_rows(what: str, name: str, data: Any, dtype: str, *, finite: bool = True)
     Takes arrays, data frames, lists; any real dtype, layout, byte order.
 
     Raises:
-        ValueError: it holds no numbers, has no rows or no batch axis, is ragged, or (``finite``) holds NaN or infinity
+        ValueError: it holds no numbers, has no rows or no batch axis, is ragged or masked, or (``finite``) holds NaN or
+            infinity
     """
     try:
         array = np.asarray(data)
     except ValueError as error:
         raise ValueError(f"{what}: {name} must be an array of numbers; {error}") from None
+    if array is not data and hasattr(data, "mask") and np.ma.is_masked(data):
+        raise ValueError(f"{what}: {name} must not have masked values. Received: a masked array")
     if array.dtype.kind == "O":
         try:
             array = array.astype(np.float64)
@@ -73,6 +76,8 @@ def row_weights(
             raise ValueError(
                 f"{what}: class_weight must map classes to weights. Received: class_weight={class_weight!r}"
             )
+        if y.ndim != 2 and y.size != rows:
+            raise ValueError(f"{what}: class_weight needs y of shape (N,), (N, 1) or (N, C). Received: shape {y.shape}")
         classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(rows)
         table: dict[float, float] = {}
         for key, value in class_weight.items():

@@ -57,7 +57,7 @@ class Loss(Configurable):
         return y
 
     def smooth(self, y: np.ndarray) -> np.ndarray:
-        """The targets as the loss takes them: ``label_smoothing`` pulls them to the middle. Metrics take ``y`` itself."""
+        """The targets as the loss takes them, ``label_smoothing`` applied. Metrics take ``y`` itself."""
         return y
 
     @property

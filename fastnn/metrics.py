@@ -26,6 +26,8 @@ class Metric(Configurable):
     default_name: ClassVar[str] = ""
 
     def __init__(self, name: str | None = None) -> None:
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"{type(self).__name__}: name must be a text. Received: name={name!r:.80}")
         self.name = name or self.default_name
 
     def __call__(self, y_true: Any, y_pred: Any) -> float:
@@ -239,7 +241,10 @@ def get(value: Any, of_loss: losses.Loss, outputs: int | None) -> Metric:
             return BinaryAccuracy(value, threshold=threshold)
         return CategoricalAccuracy(value)
     if isinstance(value, str) and value.lower() in _NAMES:
-        return _NAMES[value.lower()](value)
+        chosen = _NAMES[value.lower()]
+        if issubclass(chosen, _Binary | BinaryAccuracy) and of_loss.from_logits:
+            return chosen(value, threshold=0.0)  # the model's outputs are logits: 0 is the probability 0.5
+        return chosen(value)
     if callable(value):
         return FunctionMetric(value)
     known = ", ".join(["accuracy", *_NAMES])

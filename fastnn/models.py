@@ -5,6 +5,7 @@ Names and meaning are Keras's; one difference by choice: ``validation_split`` sh
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -121,10 +122,11 @@ class Model(Trainable):
         """The layer with that name or number."""
         if index is not None:
             return self.layers[index]
-        for layer in self._layers:
+        layers = list(dict.fromkeys([*self.layers, *self._layers]))
+        for layer in layers:
             if layer.name == name:
                 return layer
-        known = ", ".join(x.name for x in self._layers)
+        known = ", ".join(layer.name for layer in layers)
         raise ValueError(f"get_layer: name must be one of {known}. Received: name={name!r}")
 
     @property
@@ -223,7 +225,7 @@ class Model(Trainable):
             data["iterations"] = self._optimizer.iterations
             layout = Layout.of(self.trainable_weights)
             if self._slot_vectors is not None and self._optimizer.iterations:
-                for slot, vector in zip(self._optimizer.slots, self.slots(layout), strict=True):
+                for slot, vector in zip(self._optimizer.slots, self._slots_for(layout), strict=True):
                     for weight, offset in zip(layout.weights, layout.offsets, strict=True):
                         part = vector[offset : offset + weight.size].reshape(weight.shape)
                         arrays[f"optimizer.{slot}.{weight.name}"] = part
@@ -240,16 +242,12 @@ class Model(Trainable):
             raise ValueError(f"{what}: seed must be below 2**64. Received: {seed}")
         optimizer, loss, asked = self._optimizer, self._loss, self._asked_metrics
         if "compile" in data:
-            compiled = data["compile"]
-            if not isinstance(compiled, Mapping) or set(compiled) != {"optimizer", "loss", "metrics"}:
-                raise ValueError(f"{what}: compile must have optimizer, loss and metrics")
-            if not isinstance(compiled["metrics"], list):
-                raise ValueError(f"{what}: metrics must be a list")
-            optimizer = restore(compiled["optimizer"], optimizers.OPTIMIZERS, "optimizer")
-            loss = restore(compiled["loss"], losses.LOSSES, "loss")
-            asked = [m if isinstance(m, str) else restore(m, metrics.METRICS, "metric") for m in compiled["metrics"]]
+            optimizer, loss, asked = _settings(data["compile"], what)
             self._check_metrics(asked, loss)
-            optimizer.iterations = whole(what, "iterations", data.get("iterations", 0), low=0)
+            iterations = whole(what, "iterations", data.get("iterations", 0), low=0)
+            if iterations >= 2**62:
+                raise ValueError(f"{what}: iterations must be below 2**62. Received: {iterations}")
+            optimizer.iterations = iterations
         elif "iterations" in data:
             raise ValueError(f"{what}: iterations without compile")
         slots = optimizer.slots if optimizer is not None else ()
@@ -282,6 +280,10 @@ class Model(Trainable):
         from fastnn.saving import save_model
 
         save_model(self, path, allow_nonfinite=allow_nonfinite)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For ``copy`` and ``pickle``: a new model of the same architecture, state and preprocessing."""
+        return _revived, (self.get_config(), self.state(), self._asked_metrics, self.preprocessing)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -320,16 +322,20 @@ class Sequential(Model):
         if layer in self._stack:
             raise ValueError(f"Sequential: each layer can be in it once. Received: {layer.name} again")
         self._stack.append(layer)
-        self._linked = False
-        self._clear()
+        self._unlink()
 
     def pop(self) -> Layer:
         """Take the last layer off."""
         if not self._stack:
             raise ValueError("Sequential: has no layer to pop. Received: an empty model")
-        self._linked = False
-        self._clear()
+        self._unlink()
         return self._stack.pop()
+
+    def _unlink(self) -> None:
+        self._linked = False
+        self.__dict__.pop("input_shape", None)  # asked for, they are found out again
+        self.__dict__.pop("output_shape", None)
+        self._clear()
 
     def build(self, input_shape: Sequence[int | None] | None = None) -> None:
         """Make the weights. ``input_shape`` has the batch axis (None) first, as in Keras."""
@@ -369,8 +375,11 @@ class Sequential(Model):
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers, without the input."""
-        return [layer for layer in self._stack if not isinstance(layer, InputLayer)]
+        """The layers, without the input; with their weights, if the shape of the input is known."""
+        found = [layer for layer in self._stack if not isinstance(layer, InputLayer)]
+        if found and self._stack[0].input_shape is not None:
+            self.build()
+        return found
 
     def get_config(self) -> dict[str, Any]:
         """The architecture as JSON-able data; ``model_from_config`` reads it."""
@@ -392,6 +401,11 @@ class Sequential(Model):
         if not isinstance(model, cls):
             raise ValueError(f"{cls.__name__}: the description is of a {type(model).__name__}")
         return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._linked and (not self._stack or self._stack[0].input_shape is None):
+            return copyreg.__newobj__, (type(self),), self.__dict__  # type: ignore[attr-defined]
+        return super().__reduce__()
 
     def __getattr__(self, name: str) -> Any:
         if name in ("input_shape", "output_shape") and not self.__dict__.get("_linked", True):
@@ -450,6 +464,33 @@ def model_from_config(description: Mapping[str, Any], most_weights: int | None =
         return model
     finally:
         config.set_floatx(before)
+
+
+def check_restorable(architecture: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """ValueError if a description names a class that a model file may not name, such as one of the user's own."""
+    for layer in architecture["config"]["layers"]:
+        restore(layer, LAYERS, "layer")
+    if "compile" in state:
+        _settings(state["compile"], "state")
+
+
+def _settings(compiled: Any, what: str) -> tuple[optimizers.Optimizer, losses.Loss, list[Any]]:
+    """The optimizer, the loss and the metrics that ``Model.state`` described."""
+    if not isinstance(compiled, Mapping) or set(compiled) != {"optimizer", "loss", "metrics"}:
+        raise ValueError(f"{what}: compile must have optimizer, loss and metrics")
+    if not isinstance(compiled["metrics"], list):
+        raise ValueError(f"{what}: metrics must be a list")
+    asked = [m if isinstance(m, str) else restore(m, metrics.METRICS, "metric") for m in compiled["metrics"]]
+    optimizer = restore(compiled["optimizer"], optimizers.OPTIMIZERS, "optimizer")
+    return optimizer, restore(compiled["loss"], losses.LOSSES, "loss"), asked
+
+
+def _revived(architecture: Mapping[str, Any], state: Any, asked: list[Any], preprocessing: Any) -> Model:
+    """What ``copy`` and ``pickle`` make of the parts of a model."""
+    model = model_from_config(architecture)
+    model.restore(*state)
+    model._asked_metrics, model.preprocessing = list(asked), preprocessing
+    return model
 
 
 def _called(names: Any, layers: Mapping[str, Layer]) -> list[Layer]:

@@ -40,7 +40,8 @@ def save_model(model: Model, path: FilePath, *, allow_nonfinite: bool = False) -
         allow_nonfinite: store weights that are NaN or infinite instead of refusing them.
 
     Raises:
-        ValueError: a weight is not finite, or `path` is a directory or another thing that is not a file.
+        ValueError: a weight is not finite, a layer, loss, metric or optimizer is of a class of your own, or `path` is a
+            directory or another thing that is not a file.
         TypeError: the model holds something that is not data, such as a function of your own.
         OSError: the directory is missing, or the file cannot be written.
 
@@ -53,14 +54,21 @@ def save_model(model: Model, path: FilePath, *, allow_nonfinite: bool = False) -
         4
     """
     name = file_name(path, "save_model")
+    from fastnn.models import check_restorable  # models imports this module
+
     tensors, state = model.state()
+    architecture = model.get_config()
+    try:
+        check_restorable(architecture, state)
+    except ValueError as error:
+        raise ValueError(f"save_model: {name!r} was not written: {error}") from None
     if not allow_nonfinite:
         _require_finite(tensors, f"save_model: {name!r} was not written")
     metadata = {
         "format": "fastnn",
         "format_version": str(FORMAT_VERSION),
         "fastnn_version": __version__,
-        "architecture": _to_json(model.get_config(), "architecture"),
+        "architecture": _to_json(architecture, "architecture"),
         "state": _to_json(state, "state"),
     }
     if model.preprocessing is not None:

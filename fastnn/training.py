@@ -56,7 +56,7 @@ class Trainable:
     def _clear(self) -> None:
         """Forget everything derived from layers and settings."""
         self._programs: dict[Any, Any] = {}
-        self._slot_vectors: tuple[Any, list[np.ndarray]] | None = None
+        self._slot_vectors: tuple[Layout, list[np.ndarray]] | None = None
         self._answer: Any = None
 
     def _built(self) -> None:
@@ -114,11 +114,23 @@ class Trainable:
         return ["loss", *(m.name for m in self.metric_objects)]
 
     def slots(self, layout: Layout) -> list[np.ndarray]:
-        """The optimizer's flat vectors for this layout; zeros at first."""
-        key = [(w.name, o) for w, o in zip(layout.weights, layout.offsets, strict=True)]
-        if self._slot_vectors is None or self._slot_vectors[0] != key:
-            self._slot_vectors = key, [zeros(layout.size, self.dtype) for _ in self.optimizer.slots]
+        """The optimizer's flat vectors for this layout, kept; zeros at first."""
+        self._slot_vectors = layout, self._slots_for(layout)
         return self._slot_vectors[1]
+
+    def _slots_for(self, layout: Layout) -> list[np.ndarray]:
+        """The same, not kept. What is known of a weight comes along when other weights are frozen or set free."""
+        if self._slot_vectors is not None and self._slot_vectors[0] == layout:
+            return self._slot_vectors[1]
+        vectors = [zeros(layout.size, self.dtype) for _ in self.optimizer.slots]
+        before, known = self._slot_vectors or (Layout([], [], 0), vectors)
+        places = dict(zip(before.weights, before.offsets, strict=True))
+        for weight, offset in zip(layout.weights, layout.offsets, strict=True):
+            if weight in places:
+                for vector, old in zip(vectors, known, strict=True):
+                    part = slice(places[weight], places[weight] + weight.size)
+                    vector[offset : offset + weight.size] = old[part]
+        return vectors
 
     # ------------------------------------------------------------------ training
 
@@ -126,14 +138,14 @@ class Trainable:
         self,
         optimizer: str | optimizers.Optimizer = "rmsprop",
         loss: str | losses.Loss | None = None,
-        metrics: Sequence[str | metrics.Metric | Callable[..., float]] | None = None,
+        metrics: str | metrics.Metric | Sequence[str | metrics.Metric | Callable[..., float]] | None = None,
     ) -> None:
         """Say how to train.
 
         Args:
             optimizer: name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
             loss: name ("binary_crossentropy", "mse", ...) or Loss
-            metrics: names ("accuracy", "auc", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays
+            metrics: names ("accuracy", "auc", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
 
         Raises:
             ValueError: one of them is unknown; the model stays as it was
@@ -142,7 +154,8 @@ class Trainable:
         if loss is None:
             raise ValueError("compile: loss must be given, such as loss='binary_crossentropy'. Received: loss=None")
         chosen_loss = losses.get(loss)
-        asked = [metrics] if isinstance(metrics, str) else list(metrics or [])
+        several = isinstance(metrics, Sequence) and not isinstance(metrics, str)
+        asked: list[Any] = [] if metrics is None else list(metrics) if several else [metrics]  # type: ignore[arg-type]
         asked = [m() if isinstance(m, type) else m for m in asked]
         self._check_metrics(asked, chosen_loss)
         if self.dtype == "float64" and config.backend() != "numpy":
@@ -447,7 +460,8 @@ class Trainable:
         backend = config.active_backend()
         program = backend.Program(predict_plan(self))
         if hasattr(program, "answer"):
-            one = {"x": empty_rows(1, self.input_shape, self.dtype), "out": empty_rows(1, self.output_shape, self.dtype)}
+            shapes = {"x": self.input_shape, "out": self.output_shape}
+            one = {name: empty_rows(1, shape, self.dtype) for name, shape in shapes.items()}
             answer = program.answer({**self.vectors(), **one}, self.input_shape[1:], self.output_shape[1:])
             self._answer = backend, answer
         return program

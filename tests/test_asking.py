@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from small_nets import build, data, fit, same_bits
@@ -207,3 +209,49 @@ def test_train_on_batch_takes_batches_of_any_size():
     for rows in (3, 90, 1, 50):
         fit(other, x[:rows], y[:rows], batch_size=rows, shuffle=False)
     assert same_bits(model, other)
+
+
+def test_metrics_see_the_targets_before_label_smoothing(backend):
+    x, y = data()
+    model = build(loss=losses.BinaryCrossentropy(label_smoothing=0.2), metrics=["accuracy", "auc"])
+    history = fit(model, x, y, epochs=20, validation_data=(x, y)).history
+    p = model.predict(x)
+    assert history["val_accuracy"][-1] == pytest.approx(((p > 0.5) == y).mean())
+    assert history["accuracy"][-1] == pytest.approx(history["val_accuracy"][-1], abs=0.1)
+    assert history["val_auc"][-1] == pytest.approx(metrics.AUC()(y, p))
+    assert history["val_loss"][-1] == pytest.approx(losses.BinaryCrossentropy(label_smoothing=0.2)(y, p), rel=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["auc", "recall", "rmse", "r2"])
+def test_metrics_that_do_not_fit_the_targets_are_refused_before_training(metric):
+    x, y = data()
+    model = build(Dense(3, "softmax"), loss="sparse_categorical_crossentropy", metrics=[metric])
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"needs targets of shape \(N, 3\)"):
+        fit(model, x, y)
+    np.testing.assert_array_equal(model.get_weights()[0], before[0])
+
+
+def test_several_threads_evaluate_one_model():
+    x, y = data(rows=20000)
+    model = build(metrics=["accuracy"])
+    wanted = model.evaluate(x, y)
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.extend(model.evaluate(x, y) for _ in range(20))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [wanted] * 80
+
+
+@pytest.mark.parametrize("name", ["accuracy", "binary_accuracy", "recall", "precision", "specificity", "f1"])
+def test_metrics_by_name_take_logits_for_what_they_are(name):
+    x, y = data()
+    model = build(Dense(1), loss=losses.BinaryCrossentropy(from_logits=True), metrics=[name])
+    fit(model, x, y, epochs=20)
+    probability = 1 / (1 + np.exp(-model.predict(x).astype(float)))
+    wanted = metrics.get(name, losses.BinaryCrossentropy(), 1)(y, probability)
+    assert model.evaluate(x, y)[1] == pytest.approx(wanted)

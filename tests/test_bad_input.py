@@ -343,7 +343,7 @@ def test_losses_and_metrics_on_arrays_check_them():
     refused(lambda: losses.BinaryCrossentropy()([2.0], [0.5]), "BinaryCrossentropy: y must be between 0 and 1")
     refused(lambda: losses.SparseCategoricalCrossentropy()([3], [[0.5, 0.5]]), "labels 0 to 1. Received: 3")
     refused(
-        lambda: metrics.Recall()([[1.0, 0.0]], [0.5]), "Recall: needs targets of shape (1, 1). Received: shape (1, 2)"
+        lambda: metrics.Recall()([[1.0, 0.0]], [0.5]), "Recall: needs targets of shape (N, 1). Received: shape (1, 2)"
     )
 
 
@@ -382,3 +382,9 @@ def test_float64_models_need_numpy():
         refused(lambda: model.compile("sgd", "mse"), "compile: float64 models need the numpy backend", name)
         refused(lambda: model.predict(X), "float64", name)
     config.set_backend("auto")
+
+
+def test_masked_values_are_refused():
+    x, y = data()
+    refused(lambda: build().fit(np.ma.masked_array(x, x > 1), y), "fit: x must not have masked values")
+    build().fit(np.ma.masked_array(x), y, verbose=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import tracemalloc
 import weakref
@@ -249,3 +251,37 @@ def test_models_give_their_memory_back(backend):
     tracemalloc.stop()
     assert [ref() for ref in refs] == [None] * 10
     assert grown < 250_000  # the weights of a single one of these models take that
+
+
+def pickled(model):
+    return pickle.loads(pickle.dumps(model))  # noqa: S301
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+def test_copies_train_on_like_the_original_and_apart_from_it(copied):
+    x, y = data()
+    model = build(Dense(12, "relu"), Dropout(0.3), Dense(1, "sigmoid"), metrics=["accuracy", "auc"])
+    fit(model, x, y, epochs=2)
+    other = copied(model)
+    assert same_bits(model, other)
+    fit(model, x, y, epochs=2)
+    assert not same_bits(model, other)
+    fit(other, x, y, epochs=2)
+    assert same_bits(model, other)
+    assert other.metrics_names == model.metrics_names
+
+
+def test_copy_of_a_model_without_input_shape():
+    model = copy.deepcopy(fastnn.Sequential([Dense(2)]))
+    assert model.predict(np.ones((3, 4))).shape == (3, 2)
+
+
+def test_layers_and_shapes_are_those_of_the_layers_so_far():
+    model = fastnn.Sequential([Dense(4, input_shape=(3,), name="first")])
+    assert [weight.shape for weight in model.layers[0].get_weights()] == [(3, 4), (4,)]
+    assert model.get_layer("first") is model.layers[0]
+    assert model.output_shape == (None, 4)
+    model.add(Dense(2))
+    assert model.output_shape == (None, 2)
+    model.pop()
+    assert model.output_shape == (None, 4)

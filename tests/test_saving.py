@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastnn
 from fastnn import tensorfile
 from fastnn.saving import load_model, read_tensors, write_tensors
 
@@ -490,3 +491,19 @@ def test_a_relative_name_without_directory_is_written_where_we_are(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     write_tensors("model", NEW, {})
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_classes_that_a_file_may_not_name_are_refused_when_saving(tmp_path):
+    class Mine(fastnn.layers.Dense):
+        pass
+
+    class MyLoss(fastnn.losses.MeanSquaredError):
+        pass
+
+    one = fastnn.Sequential([Mine(1, input_shape=(3,))])
+    other = fastnn.Sequential([fastnn.layers.Dense(1, input_shape=(3,))])
+    other.compile("sgd", MyLoss())
+    for model, name in ((one, "Mine"), (other, "MyLoss")):
+        with pytest.raises(ValueError, match=f"was not written.*'{name}'"):
+            model.save(tmp_path / "model.fnn")
+    assert not list(tmp_path.iterdir())

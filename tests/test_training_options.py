@@ -10,6 +10,7 @@ import fastnn
 from fastnn import optimizers, schedules
 from fastnn.callbacks import Callback, LambdaCallback
 from fastnn.layers import Dense
+from fastnn.steps import Layout
 
 # Callbacks
 
@@ -222,3 +223,32 @@ def test_compiling_again_starts_the_optimizer_anew():
     model.train_on_batch(x, y)
     other.train_on_batch(x, y)
     assert same_bits(model, other)
+
+
+def test_epoch_that_a_callback_cuts_short_reports_the_rows_it_had(backend):
+    x, y = data(rows=90)
+    seen = []
+
+    class Stop(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(dict(logs))
+            self.model.stop_training = batch == 1
+
+    history = fit(build(metrics=["accuracy", "auc"]), x, y, epochs=3, callbacks=Stop()).history
+    assert history == {name: [value] for name, value in seen[1].items()}
+    assert set(history) == {"loss", "accuracy"}
+
+
+def test_freezing_a_layer_and_saving_meanwhile_leave_the_others_momentum(tmp_path):
+    x, y = data()
+    one, other = build(), build()
+    for model in (one, other):
+        fit(model, x, y, epochs=2)
+    one.layers[0].trainable = False
+    one.save(tmp_path / "meanwhile.fnn")
+    one.layers[0].trainable = True
+    for model in (one, other):
+        fit(model, x, y, epochs=2)
+    assert same_bits(one, other)
+    one.layers[0].trainable = False
+    assert all(vector.any() for vector in one.slots(Layout.of(one.trainable_weights)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ class Weight:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def put(self, vector: np.ndarray, buffer: str, offset: int) -> None:
         """Move into ``vector`` at ``offset``; graphs find it in the buffer so named."""
@@ -200,8 +201,8 @@ def check_shape(what: str, name: str, shape: Any) -> tuple[int, ...]:
 
 def check_name(what: str, name: Any) -> str:
     """``name`` if it can name a layer."""
-    if not isinstance(name, str) or not name or len(name) > 100 or "/" in name:
-        raise ValueError(f"{what}: name must be a short text without '/'. Received: name={name!r}")
+    if not isinstance(name, str) or not name or len(name) > 100 or "/" in name or not name.isprintable():
+        raise ValueError(f"{what}: name must be a short text without '/', in one line. Received: name={name!r:.120}")
     return name
 
 

@@ -13,22 +13,11 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph import Shape
-from fastnn.ops.declare import SIZES, Case, op, same_shape
+from fastnn.ops.declare import SIZES, Case, label_shape, op, row_shape, same_shape
+from fastnn.ops.pointwise import sigmoid, softplus
 
 #: Probabilities are kept this far from 0 and 1 before a logarithm, as in Keras.
 EPSILON = 1e-7
-
-
-def _shape_rows(p: Shape, y: Shape) -> Shape:
-    if len(p) != 2 or p != y:
-        raise ValueError(f"prediction and target must have one shape (N, C). Received: {p} and {y}")
-    return (p[0],)
-
-
-def _shape_labels(p: Shape, y: Shape) -> Shape:
-    if len(p) != 2 or y != (p[0], 1):
-        raise ValueError(f"needs predictions (N, C) and labels (N, 1). Received: {p} and {y}")
-    return (p[0],)
 
 
 def _shape_dx(rows: Callable[[Shape, Shape], Shape]) -> Callable[..., Shape]:
@@ -46,15 +35,6 @@ def _probability(p: np.ndarray) -> np.ndarray:
 
 def _inside(p: np.ndarray) -> np.ndarray:
     return (p > EPSILON) & (p < 1.0 - EPSILON)
-
-
-def _softplus(z: np.ndarray) -> np.ndarray:
-    return np.maximum(z, 0.0) + np.log1p(np.exp(-abs(z)))
-
-
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    e = np.exp(-abs(z))
-    return np.where(z >= 0, 1.0, e) / (1.0 + e)
 
 
 def _log_softmax(z: np.ndarray) -> np.ndarray:
@@ -90,7 +70,7 @@ def _cases(prediction: str, target: str, gradient: bool = False) -> Any:
 
 def _loss(prediction: str, target: str, gradient: Any, scale: Any) -> Any:
     return op(
-        shape=_shape_labels if target == "label" else _shape_rows,
+        shape=label_shape if target == "label" else row_shape,
         gradient=gradient,
         terms=lambda p, y: p[1] + 16,
         scale=scale,
@@ -100,7 +80,7 @@ def _loss(prediction: str, target: str, gradient: Any, scale: Any) -> Any:
 
 def _loss_gradient(prediction: str, target: str, scale: Any) -> Any:
     return op(
-        shape=_shape_dx(_shape_labels if target == "label" else _shape_rows),
+        shape=_shape_dx(label_shape if target == "label" else row_shape),
         terms=lambda g, p, y: p[1] + 12,
         scale=lambda g, p, y: abs(g)[:, None] * scale(p, y),
         cases=_cases(prediction, target, gradient=True),
@@ -164,12 +144,12 @@ def binary_crossentropy_dx(g, p, y):
 @_loss("logits", "binary", lambda g, l, z, y: (sigmoid_crossentropy_dx(g, z, y), None), _row_scale)
 def sigmoid_crossentropy(z, y):
     """binary_crossentropy of ``sigmoid(z)``, from the logits: ``mean(softplus(z) - y z)``."""
-    return (_softplus(z) - y * z).mean(axis=-1)
+    return (softplus(z) - y * z).mean(axis=-1)
 
 
 @_loss_gradient("logits", "binary", lambda z, y: 2.0)
 def sigmoid_crossentropy_dx(g, z, y):
-    return g[:, None] * (_sigmoid(z) - y) / z.shape[-1]
+    return g[:, None] * (sigmoid(z) - y) / z.shape[-1]
 
 
 @_loss(

@@ -7,20 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph import Shape
-from fastnn.ops.declare import SIZES, Case, op
-
-
-def _shape(p: Shape, y: Shape, **attrs: Any) -> Shape:
-    if len(p) != 2 or p != y:
-        raise ValueError(f"prediction and target must have one shape (N, C). Received: {p} and {y}")
-    return (p[0],)
-
-
-def _shape_labels(p: Shape, y: Shape) -> Shape:
-    if len(p) != 2 or y != (p[0], 1):
-        raise ValueError(f"needs predictions (N, C) and labels (N, 1). Received: {p} and {y}")
-    return (p[0],)
+from fastnn.ops.declare import SIZES, Case, label_shape, op, row_shape
 
 
 def _cases(kind: str) -> Any:
@@ -38,19 +25,19 @@ def _cases(kind: str) -> Any:
     return cases
 
 
-@op(shape=_shape, terms=lambda p, y, **attrs: p[1], cases=_cases("binary"))
+@op(shape=row_shape, terms=lambda p, y, **attrs: p[1], cases=_cases("binary"))
 def binary_accuracy(p, y, *, threshold):
     """The share of outputs in a row with ``(p > threshold) == y``."""
     return ((p > threshold) == y).mean(axis=-1).astype(p.dtype)
 
 
-@op(shape=_shape, terms=lambda p, y: 0, cases=_cases("classes"))
+@op(shape=row_shape, terms=lambda p, y: 0, cases=_cases("classes"))
 def categorical_accuracy(p, y):
     """1 where the largest prediction is at the largest target (the first of equals), else 0."""
     return (p.argmax(axis=-1) == y.argmax(axis=-1)).astype(p.dtype)
 
 
-@op(shape=_shape_labels, terms=lambda p, y: 0, cases=_cases("label"))
+@op(shape=label_shape, terms=lambda p, y: 0, cases=_cases("label"))
 def sparse_categorical_accuracy(p, y):
     """1 where the largest prediction is at the label (the first of equals), else 0."""
     return (p.argmax(axis=-1) == y[:, 0]).astype(p.dtype)
