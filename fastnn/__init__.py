@@ -13,6 +13,7 @@ from fastnn import (
     optimizers,
     regularizers,
     schedules,
+    utils,
 )
 from fastnn.config import get_num_threads, set_num_threads, set_seed, show_config
 from fastnn.layers import Input
@@ -41,4 +42,5 @@ __all__ = [
     "set_num_threads",
     "set_seed",
     "show_config",
+    "utils",
 ]

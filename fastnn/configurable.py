@@ -97,8 +97,10 @@ def choose(value: Any, names: Mapping[str, Any], base: type[Any], what: str) -> 
         return value
     if isinstance(value, type) and issubclass(value, base):
         return value()
-    if isinstance(value, str) and value.lower() in names:
-        return names[value.lower()]()
+    if isinstance(value, str):  # "binary_crossentropy" or "BinaryCrossentropy"
+        for name, make in names.items():
+            if value.lower().replace("_", "") == name.replace("_", ""):
+                return make()
     known = ", ".join(repr(name) for name in names)
     article = "an" if base.__name__[0] in "AEIOU" else "a"
     raise ValueError(f"{what}: must be {article} {base.__name__} or one of {known}. Received: {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,12 +39,16 @@ class Optimizer(Configurable):
         global_clipnorm: float | None,
     ) -> None:
         self.iterations = 0
+        self.owner: Callable[[], Any] | None = None  # a weak reference to the model that it trains
         self.learning_rate = learning_rate
         limits = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         given = {k: number(self._name, k, v, above=0) for k, v in limits.items() if v is not None}
         if len(given) > 1:
             raise ValueError(f"{self._name}: takes one of {', '.join(limits)}. Received: {given}")
         self.clipnorm, self.clipvalue, self.global_clipnorm = (given.get(name) for name in limits)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "owner": None}  # a copy belongs to nobody yet
 
     @property
     def _name(self) -> str:

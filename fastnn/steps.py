@@ -194,7 +194,7 @@ class Feed:
     iterations: so training that was saved goes on as if it had not stopped.
     """
 
-    BLOCK = 64
+    BLOCK = 64  # part of what a seed means: with another number the orders are others
 
     def __init__(self, model: Trainable, rows: int, batch: int, shuffle: bool) -> None:
         self.model, self.rows, self.shuffle = model, rows, shuffle

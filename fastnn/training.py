@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +28,8 @@ from fastnn.steps import PULSE, ROWS, Feed, Layout, TestStep, TrainStep, empty_r
 if TYPE_CHECKING:
     from fastnn.models import Model
 
+#: A model keeps so many Programs and what belongs to them.
+PROGRAMS = 12
 #: So many floating-point operations at most are one call where there is no clock to return by.
 CALL = 2e9
 
@@ -51,6 +55,7 @@ class Trainable:
         self._loss: losses.Loss | None = None
         self._asked_metrics: list[Any] = []
         self._epochs = 0
+        self._trained_by: int | None = None  # the process in which a fit is running; a forked child is free
         self._clear()
 
     def _clear(self) -> None:
@@ -160,7 +165,11 @@ class Trainable:
         self._check_metrics(asked, chosen_loss)
         if self.dtype == "float64" and config.backend() != "numpy":
             raise ValueError(f"compile: float64 models need the numpy backend. Received: backend {config.backend()!r}")
-        chosen.iterations = 0
+        if chosen.owner is not None and chosen.owner() not in (None, self):
+            raise ValueError(
+                f"compile: each model needs an optimizer of its own. Received: the optimizer of {chosen.owner()!r}"
+            )
+        chosen.owner, chosen.iterations = weakref.ref(self), 0
         self._optimizer, self._loss, self._asked_metrics = chosen, chosen_loss, asked
         self._clear()
 
@@ -251,6 +260,10 @@ class Trainable:
         buffers = step.buffers(x, y, weights)
         self.stop_training = False
         logs: dict[str, float] = {}
+        if self._trained_by == os.getpid():
+            bar.close()
+            raise RuntimeError(f"{self.name}: is being trained already, by another thread or from a callback")
+        self._trained_by = os.getpid()
         try:
             hooks.on_train_begin()
             with _gentle_interrupt() as interrupted:
@@ -280,6 +293,7 @@ class Trainable:
                         break
             hooks.on_train_end(logs)
         finally:
+            self._trained_by = None
             bar.close()
         self.history = hooks.history
         return hooks.history
@@ -359,6 +373,9 @@ class Trainable:
         """What ``make`` makes, kept as long as layers, settings and backend stay the same."""
         key = (key, config.backend(), tuple(layer.trainable for layer in self._layers))
         if key not in self._programs:
+            kept = [k for k in self._programs if isinstance(k, tuple)]
+            for oldest in kept[: len(kept) - PROGRAMS + 1]:  # of other batch sizes, say
+                del self._programs[oldest]
             self._programs[key] = make()
         return self._programs[key]
 

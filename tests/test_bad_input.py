@@ -388,3 +388,9 @@ def test_masked_values_are_refused():
     x, y = data()
     refused(lambda: build().fit(np.ma.masked_array(x, x > 1), y), "fit: x must not have masked values")
     build().fit(np.ma.masked_array(x), y, verbose=0)
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.0], ["a"], [[0, 1]], [], [-1, 0], [0, 3]])
+def test_labels_that_cannot_be_one_hot_are_refused(labels):
+    with pytest.raises(ValueError, match="to_categorical: x must"):
+        fastnn.utils.to_categorical(labels, num_classes=3)

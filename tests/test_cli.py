@@ -92,7 +92,8 @@ def model(table, capsys):
 def test_the_built_in_job_writes_four_files_and_finds_the_malignant(capsys):
     code, out, err = run(capsys, "train", "--out", "run")
     assert code == 0, err
-    assert "target 'diagnosis': two classes, 'benign' and 'malignant' (positive)" in err
+    assert "target 'diagnosis': two classes; 'malignant' is the positive one, 'benign' the other" in err
+    assert "--positive" in err
     assert "On 114 held-out rows (positive class: malignant):" in out
     assert sorted(path.name for path in Path("run").iterdir()) == sorted(RUN_FILES)
     assert not list(Path().glob(".fastnn-*"))
@@ -273,7 +274,7 @@ def test_one_row_is_enough_to_predict(capsys, table, model):
 def test_info_describes_the_model_and_its_preprocessing(capsys, model):
     code, out, _ = run(capsys, "info", model)
     assert code == 0
-    assert "target 'ill': two classes, 'no' and 'yes' (positive)" in out
+    assert "target 'ill': two classes; 'yes' is the positive one, 'no' the other" in out
     assert "3 categories: 'Basel', 'Bern', 'Chur'" in out
     found = json.loads(run(capsys, "info", model, "--json")[1])
     assert found["input_shape"] == [None, 7]

@@ -485,3 +485,11 @@ def test_validation_can_be_left_out():
 def test_splits_that_cannot_be_made_are_refused(labels, count, options, message):
     with pytest.raises(ValueError, match=message):
         split_rows(labels, count, **options)
+
+
+def test_numbers_with_leading_zeros_are_names(tmp_path):
+    path = tmp_path / "wards.csv"
+    path.write_text("ward,age,ill\n01,30,no\n02,41,yes\n10,52,no\n01,33,yes\n")
+    frame = read_table(path)
+    assert frame["ward"].tolist() == ["01", "02", "10", "01"]
+    assert frame["age"].tolist() == [30, 41, 52, 33]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from small_nets import build, data, fit, same_bits
@@ -252,3 +254,31 @@ def test_freezing_a_layer_and_saving_meanwhile_leave_the_others_momentum(tmp_pat
     assert same_bits(one, other)
     one.layers[0].trainable = False
     assert all(vector.any() for vector in one.slots(Layout.of(one.trainable_weights)))
+
+
+def test_an_optimizer_trains_one_model(backend):
+    optimizer = optimizers.Adam()
+    models = [fastnn.Sequential([Dense(1, input_shape=(2,))]) for _ in range(2)]
+    models[0].compile(optimizer, "mse")
+    models[0].compile(optimizer, "mse")
+    with pytest.raises(ValueError, match="an optimizer of its own"):
+        models[1].compile(optimizer, "mse")
+    models[1].compile(pickle.loads(pickle.dumps(optimizer)), "mse")  # noqa: S301
+
+
+def test_a_model_is_trained_by_one_call_at_a_time(backend):
+    model = fastnn.Sequential([Dense(1, input_shape=(2,))])
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 2)), np.ones(4)
+    again = LambdaCallback(on_epoch_end=lambda epoch, logs: model.fit(x, y, verbose=0))
+    with pytest.raises(RuntimeError, match="is being trained already"):
+        model.fit(x, y, verbose=0, callbacks=[again])
+    model.fit(x, y, verbose=0)
+
+
+def test_programs_of_many_batch_sizes_are_not_all_kept(backend):
+    model = fastnn.Sequential([Dense(1, input_shape=(2,))])
+    model.compile("sgd", "mse")
+    for size in range(1, 30):
+        model.fit(np.ones((30, 2)), np.ones(30), batch_size=size, verbose=0)
+    assert len(model._programs) < 20

@@ -247,7 +247,8 @@ class TablePreprocessor:
                 raise ValueError(f"the target {name!r} has too many classes: {len(levels)} in {rows(len(present))}")
             self.kind = "binary" if len(levels) == 2 else "multiclass"
             self.classes = self._positive_last(levels)
-        logger.info("target %r: %s", name, self.describe_target())
+        choice = " (choose with --positive)" if self.kind == "binary" and self.positive is None else ""
+        logger.info("target %r: %s%s", name, self.describe_target(), choice)
 
     def _positive_last(self, levels: list[str]) -> tuple[str, ...]:
         if self.positive is None:
@@ -287,7 +288,7 @@ class TablePreprocessor:
         if self.kind == "regression":
             return "a number"
         if self.kind == "binary":
-            return f"two classes, {self.classes[0]!r} and {self.classes[1]!r} (positive)"
+            return f"two classes; {self.classes[1]!r} is the positive one, {self.classes[0]!r} the other"
         return f"{len(self.classes)} classes: {listed(self.classes)}"
 
     def transform(self, frame: pd.DataFrame, *, unknown: str | None = None) -> np.ndarray:

@@ -60,6 +60,7 @@ def read_table(path: str | Path, text_columns: Iterable[str] = ()) -> pd.DataFra
     separator = _separator(text)
     names = _header(path, text, separator)
     wanted = set(text_columns)
+    given = [name or f"unnamed {i}" for i, name in enumerate(names)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -67,7 +68,7 @@ def read_table(path: str | Path, text_columns: Iterable[str] = ()) -> pd.DataFra
                 io.StringIO(text),
                 sep=separator,
                 header=0,
-                names=[name or f"unnamed {i}" for i, name in enumerate(names)],
+                names=given,
                 index_col=False,
                 skipinitialspace=True,
                 low_memory=False,
@@ -81,6 +82,14 @@ def read_table(path: str | Path, text_columns: Iterable[str] = ()) -> pd.DataFra
         raise ValueError(f"{path} is not a well-formed CSV file: {reason}") from None
     if not len(frame):
         raise ValueError(f"{path} has a header but no rows")
+    whole = [name for name in frame.columns if pd.api.types.is_integer_dtype(frame[name])]
+    if whole:  # 01, 02, ... are codes, not numbers
+        options: dict[str, Any] = {"sep": separator, "header": 0, "names": list(given), "index_col": False}
+        as_text = pd.read_csv(io.StringIO(text), usecols=whole, dtype=str, skipinitialspace=True, **options)
+        for name in whole:
+            if as_text[name].str.match("[-+]?0[0-9]").any():
+                logger.info("%s: column %r has leading zeros: its values are read as names, not numbers", path, name)
+                frame[name] = as_text[name]
     unnamed = [i for i, name in enumerate(names) if not name]
     if unnamed:
         logger.warning("%s: column %s has no name: left out", path, ", ".join(str(i + 1) for i in unnamed))

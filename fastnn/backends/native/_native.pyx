@@ -118,7 +118,6 @@ cdef class Program:
     cdef list others  # programs of the other lanes, see run_apart
     cdef dict slots  # buffer name -> its number
     cdef list names  # of the buffers, by number: the arena is 0
-    cdef list bound  # the arrays that `bases` point into
 
     def __cinit__(self, plan):
         cdef int index = 0, count, bindings
@@ -130,7 +129,6 @@ cdef class Program:
         self.lock = threading.Lock()
         self.others = []
         self.names = list(plan.buffers)
-        self.bound = [None] * len(self.names)
         self.slots = {name: number for number, name in enumerate(plan.buffers)}
         self.arena = zeros(plan.arena_size, np.float32)
         self.bases[0] = address(self.arena)
@@ -189,10 +187,7 @@ cdef class Program:
     cdef void _bind(self, dict buffers) except *:
         cdef int number
         for number in range(1, len(self.names)):
-            array = buffers[self.names[number]]
-            if array is not self.bound[number]:
-                self.bases[number] = address(array)
-                self.bound[number] = array
+            self.bases[number] = address(buffers[self.names[number]])
 
     def run(self, buffers, int64_t first, int64_t last, int64_t batch, int64_t rows, double seconds=0.0):
         """See ``fastnn.backends.numpy.Program.run``."""
@@ -253,9 +248,10 @@ cdef class Answer:
         self.empty = np.empty
         self.float32 = np.dtype(np.float32)
         self.x, self.out = program.slots["x"], program.slots["out"]
-        program._bind(buffers)
-        for number in range(MAX_BUFFERS):
-            self.bases[number] = program.bases[number]
+        with program.lock:
+            program._bind(self.buffers)
+            for number in range(MAX_BUFFERS):
+                self.bases[number] = program.bases[number]
 
     def __call__(self, x):
         cdef Py_buffer view
