@@ -26,7 +26,7 @@ enum {
     BLOCK_ROWS = 256, BLOCK_COLUMNS = 4 * NR, /* a product is not cut smaller than this for the threads */
     PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
 };
-_Static_assert((MR * KC + VL + (NC + NR) * KC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
+_Static_assert((MR * KC + VL + NC * KC + VL * NC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
 
 /* Where the numbers of a product come from and what is done to the result. */
 struct product {
@@ -378,6 +378,24 @@ static void kernel_dense_dx(const struct step *s, const struct lane *lane)
     multiply(&p, lane);
 }
 
+/* dw (K, F) = x (N, K)' g (N, F) for few outputs, F < VL: vectors lie along K instead, and the result is turned round. */
+static void multiply_narrow(const struct tensor *dw, const struct tensor *x, const struct tensor *g,
+                            const struct lane *lane)
+{
+    const int64_t n = x->size[0], k = x->size[1], f = g->size[1];
+    float *turned = (float *)lane->scratch + (MR * KC + VL) + NC * KC; /* (f, width), behind the panels */
+    for (int64_t k0 = lane->id * NC; k0 < k; k0 += (int64_t)lane->count * NC) {
+        const int64_t width = k - k0 < NC ? k - k0 : NC, tail = width < VL ? width : VL;
+        float *to = (float *)dw->data + k0 * f;
+        const struct product p = {.m = f, .n = width, .k = n, .a = g->data, .a_row = 1, .a_k = f,
+                                  .b = (const float *)x->data + k0, .ldb = k, .c = turned};
+        multiply_block(&p, 0, f, 0, width, lane->scratch);
+        if (width > tail) pack_transposed(to, f, turned, width, width - tail, f);
+        for (int64_t row = width - tail; row < width; row++) /* what was written too much before is put right */
+            for (int64_t i = 0; i < f; i++) to[row * f + i] = turned[i * width + row];
+    }
+}
+
 /* dw (K, F) = x (N, K)' g (N, F); with one output, the transposed product has contiguous rows to work on */
 static void kernel_matmul_tn(const struct step *s, const struct lane *lane)
 {
@@ -385,9 +403,13 @@ static void kernel_matmul_tn(const struct step *s, const struct lane *lane)
     const int64_t n = x->size[0], k = x->size[1], f = g->size[1];
     struct product p = {.m = k, .n = f, .k = n, .a = x->data, .a_row = 1, .a_k = k,
                         .b = g->data, .ldb = f, .c = s->out[0].data};
-    if (f == 1)
+    if (f == 1) {
         p = (struct product){.m = 1, .n = k, .k = n, .a = g->data, .a_row = n, .a_k = 1,
                              .b = x->data, .ldb = k, .c = s->out[0].data};
+    } else if (f < VL && k >= 2 * NR) {
+        multiply_narrow(&s->out[0], x, g, lane);
+        return;
+    }
     multiply(&p, lane);
 }
 
