@@ -33,8 +33,8 @@ static void kernel_momentum(const struct step *step, const struct lane *lane)
 }
 
 /* m (P) += (g - m) * (1 - beta_1); v (P) += (g^2 - v) * (1 - beta_2); p (P) -= rates[1] * m / (sqrt(v) + epsilon),
- * after p *= 1 - decay */
-INLINE void adam(const struct step *step, const struct lane *lane, float decay)
+ * after p *= 1 - decay where it `decays`, a constant */
+INLINE void adam(const struct step *step, const struct lane *lane, const int decays, float decay)
 {
     float *p = step->out[0].data, *m = step->out[1].data, *v = step->out[2].data;
     const float *g = step->in[0].data, *rates = step->in[1].data;
@@ -47,19 +47,19 @@ INLINE void adam(const struct step *step, const struct lane *lane, float decay)
         square = v_fma(v_fma(grad, grad, -square), new_2, square);
         v_store_n(m + at, mean, n);
         v_store_n(v + at, square, n);
-        w = w - w * less;
+        if (decays) w = w - w * less;
         v_store_n(p + at, w - rate * mean / (v_root(square) + epsilon), n);
     }
 }
 
 static void kernel_adam(const struct step *step, const struct lane *lane)
 {
-    adam(step, lane, 0.0f);
+    adam(step, lane, 0, 0.0f);
 }
 
 static void kernel_adamw(const struct step *step, const struct lane *lane)
 {
-    adam(step, lane, ((const float *)step->in[1].data)[0] * (float)step->attr.weight_decay);
+    adam(step, lane, 1, ((const float *)step->in[1].data)[0] * (float)step->attr.weight_decay);
 }
 
 /* v (P) = rho * v + (1 - rho) * g^2; p (P) -= rate * g / sqrt(v + epsilon) */
