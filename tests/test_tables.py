@@ -493,3 +493,16 @@ def test_numbers_with_leading_zeros_are_names(tmp_path):
     frame = read_table(path)
     assert frame["ward"].tolist() == ["01", "02", "10", "01"]
     assert frame["age"].tolist() == [30, 41, 52, 33]
+
+
+def test_very_many_groups_stay_whole_and_keep_the_classes_shares():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 8000, 40_000)
+    labels = (rng.random(40_000) < 0.3).astype(int)
+    split = split_rows(labels, len(labels), groups=groups, seed=1)
+    parts = [set(groups[part]) for part in split]
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert not parts[1] & parts[2]
+    assert all(abs(labels[part].mean() - 0.3) < 0.02 for part in split)
+    assert abs(len(split.test) / len(labels) - 0.2) < 0.01

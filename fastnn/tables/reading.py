@@ -210,6 +210,10 @@ def split_rows(
     return Split(train, validation, test)
 
 
+#: With more groups than this chance alone keeps the classes' shares, and placing each group with care takes minutes.
+MANY_GROUPS = 5000
+
+
 def _split_once(
     places: np.ndarray, labels: np.ndarray | None, groups: np.ndarray | None, size: float, seed: int, part: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -226,7 +230,7 @@ def _split_once(
             units = len(set(ours))
             if units < 2:
                 raise ValueError("there is only one group")
-            if here is None:
+            if here is None or units > MANY_GROUPS:
                 splitter = GroupShuffleSplit(n_splits=1, test_size=size, random_state=seed)
                 kept, left = next(splitter.split(places, groups=ours))
             else:
