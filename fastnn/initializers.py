@@ -24,21 +24,39 @@ class Initializer(Configurable):
 
 
 class Zeros(Initializer):
-    """All 0."""
+    """All 0.
+
+    Example:
+        >>> import numpy as np
+        >>> Zeros()((1, 2), np.random.default_rng(0))
+        array([[0., 0.]])
+    """
 
     def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         return np.zeros(shape)
 
 
 class Ones(Initializer):
-    """All 1."""
+    """All 1.
+
+    Example:
+        >>> import numpy as np
+        >>> Ones()((1, 2), np.random.default_rng(0))
+        array([[1., 1.]])
+    """
 
     def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         return np.ones(shape)
 
 
 class Constant(Initializer):
-    """All ``value``."""
+    """All ``value``.
+
+    Example:
+        >>> import numpy as np
+        >>> Constant(0.5)((2,), np.random.default_rng(0))
+        array([0.5, 0.5])
+    """
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = number("Constant", "value", value)
@@ -48,7 +66,13 @@ class Constant(Initializer):
 
 
 class RandomNormal(Initializer):
-    """Normal with ``mean`` and ``stddev``."""
+    """Normal with ``mean`` and ``stddev``.
+
+    Example:
+        >>> import numpy as np
+        >>> RandomNormal()((30, 64), np.random.default_rng(0)).shape
+        (30, 64)
+    """
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05) -> None:
         self.mean = number("RandomNormal", "mean", mean)
@@ -59,7 +83,13 @@ class RandomNormal(Initializer):
 
 
 class RandomUniform(Initializer):
-    """Uniform between ``minval`` and ``maxval``."""
+    """Uniform between ``minval`` and ``maxval``.
+
+    Example:
+        >>> import numpy as np
+        >>> RandomUniform()((30, 64), np.random.default_rng(0)).shape
+        (30, 64)
+    """
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05) -> None:
         self.minval = number("RandomUniform", "minval", minval)
@@ -109,29 +139,59 @@ class GlorotUniform(_Scaled):
 
 
 class GlorotNormal(_Scaled):
-    """Truncated normal with variance ``2 / (fan_in + fan_out)``."""
+    """Truncated normal with variance ``2 / (fan_in + fan_out)``.
+
+    Example:
+        >>> import numpy as np
+        >>> GlorotNormal()((30, 64), np.random.default_rng(0)).shape
+        (30, 64)
+    """
 
     mode, shape = "average", "normal"
 
 
 class HeUniform(_Scaled):
-    """Uniform within ``sqrt(6 / fan_in)`` (He et al. 2015)."""
+    """Uniform within ``sqrt(6 / fan_in)`` (He et al. 2015).
+
+    Example:
+        >>> import numpy as np
+        >>> HeUniform()((30, 64), np.random.default_rng(0)).shape
+        (30, 64)
+    """
 
     factor = 2.0
 
 
 class HeNormal(_Scaled):
-    """Truncated normal with variance ``2 / fan_in`` (He et al. 2015, eq. 10)."""
+    """Truncated normal with variance ``2 / fan_in`` (He et al. 2015, eq. 10).
+
+    Example:
+        >>> import numpy as np
+        >>> HeNormal()((30, 64), np.random.default_rng(0)).shape
+        (30, 64)
+    """
 
     factor, shape = 2.0, "normal"
 
 
 class LecunUniform(_Scaled):
-    """Uniform within ``sqrt(3 / fan_in)``."""
+    """Uniform within ``sqrt(3 / fan_in)``.
+
+    Example:
+        >>> import numpy as np
+        >>> LecunUniform()((30, 64), np.random.default_rng(0)).shape
+        (30, 64)
+    """
 
 
 class LecunNormal(_Scaled):
-    """Truncated normal with variance ``1 / fan_in``."""
+    """Truncated normal with variance ``1 / fan_in``.
+
+    Example:
+        >>> import numpy as np
+        >>> LecunNormal()((30, 64), np.random.default_rng(0)).shape
+        (30, 64)
+    """
 
     shape = "normal"
 

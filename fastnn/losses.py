@@ -80,7 +80,12 @@ class MeanSquaredError(Loss):
 
 
 class MeanAbsoluteError(Loss):
-    """``mean(|y - p|)``."""
+    """``mean(|y - p|)``.
+
+    Example:
+        >>> MeanAbsoluteError()([[1.0], [4.0]], [[0.0], [2.0]])
+        1.5
+    """
 
     op = loss.mean_absolute_error
 
@@ -95,6 +100,10 @@ class BinaryCrossentropy(_Smoothed):
     """``-mean(y log p + (1 - y) log(1 - p))``; targets 0 .. 1.
 
     After a sigmoid it is computed from the logits. ``label_smoothing`` s pulls targets to 1/2: ``y (1 - s) + s / 2``.
+
+    Example:
+        >>> round(BinaryCrossentropy()([1, 0], [0.8, 0.4]), 4)
+        0.367
     """
 
     op = loss.binary_crossentropy
@@ -114,6 +123,10 @@ class CategoricalCrossentropy(_Smoothed):
     """``-sum(y log p)``; targets (N, C) that sum to 1, such as one-hot rows.
 
     After a softmax it is computed from the logits. ``label_smoothing`` s: ``y (1 - s) + s / C``.
+
+    Example:
+        >>> round(CategoricalCrossentropy()([[0, 1]], [[0.2, 0.8]]), 4)
+        0.2231
     """
 
     op = loss.categorical_crossentropy
@@ -130,7 +143,12 @@ class CategoricalCrossentropy(_Smoothed):
 
 
 class SparseCategoricalCrossentropy(Loss):
-    """``-log p[label]``; targets are integer labels 0 .. C-1, (N,) or (N, 1)."""
+    """``-log p[label]``; targets are integer labels 0 .. C-1, (N,) or (N, 1).
+
+    Example:
+        >>> round(SparseCategoricalCrossentropy()([1], [[0.2, 0.8]]), 4)
+        0.2231
+    """
 
     op = loss.sparse_categorical_crossentropy
     activation = softmax.softmax

@@ -90,28 +90,48 @@ class BinaryAccuracy(RowMetric):
 
 
 class CategoricalAccuracy(RowMetric):
-    """How often the largest prediction is at the largest target."""
+    """How often the largest prediction is at the largest target.
+
+    Example:
+        >>> CategoricalAccuracy()([[0, 1], [1, 0]], [[0.2, 0.8], [0.3, 0.7]])
+        0.5
+    """
 
     default_name = "categorical_accuracy"
     op = metric.categorical_accuracy
 
 
 class SparseCategoricalAccuracy(RowMetric):
-    """How often the largest prediction is at the label."""
+    """How often the largest prediction is at the label.
+
+    Example:
+        >>> SparseCategoricalAccuracy()([1, 0], [[0.2, 0.8], [0.3, 0.7]])
+        0.5
+    """
 
     default_name = "sparse_categorical_accuracy"
     op = metric.sparse_categorical_accuracy
 
 
 class MeanSquaredError(RowMetric):
-    """The mean of ``(y - p)^2``."""
+    """The mean of ``(y - p)^2``.
+
+    Example:
+        >>> MeanSquaredError()([1.0, 4.0], [0.0, 2.0])
+        2.5
+    """
 
     default_name = "mean_squared_error"
     op = loss.mean_squared_error
 
 
 class MeanAbsoluteError(RowMetric):
-    """The mean of ``|y - p|``."""
+    """The mean of ``|y - p|``.
+
+    Example:
+        >>> MeanAbsoluteError()([1.0, 4.0], [0.0, 2.0])
+        1.5
+    """
 
     default_name = "mean_absolute_error"
     op = loss.mean_absolute_error
@@ -136,32 +156,57 @@ class _Binary(_OfClasses):
 
 
 class Precision(_Binary):
-    """True positives among predicted positives; NaN where nothing is predicted positive."""
+    """True positives among predicted positives; NaN where nothing is predicted positive.
+
+    Example:
+        >>> Precision()([1, 0, 1], [0.9, 0.8, 0.2])
+        0.5
+    """
 
     default_name = key = "precision"
 
 
 class Recall(_Binary):
-    """True positives among positives (sensitivity); NaN without positives."""
+    """True positives among positives (sensitivity); NaN without positives.
+
+    Example:
+        >>> Recall()([1, 0, 1], [0.9, 0.8, 0.2])
+        0.5
+    """
 
     default_name = key = "recall"
 
 
 class Specificity(_Binary):
-    """True negatives among negatives; NaN without negatives."""
+    """True negatives among negatives; NaN without negatives.
+
+    Example:
+        >>> Specificity()([1, 0, 0], [0.9, 0.8, 0.2])
+        0.5
+    """
 
     default_name = key = "specificity"
 
 
 class F1Score(_Binary):
-    """The harmonic mean of precision and recall."""
+    """The harmonic mean of precision and recall.
+
+    Example:
+        >>> F1Score()([1, 0, 1], [0.9, 0.8, 0.2])
+        0.5
+    """
 
     default_name = "f1_score"
     key = "f1"
 
 
 class AUC(_OfClasses):
-    """The exact area under the ROC curve, ties counted half; NaN if only one class is there."""
+    """The exact area under the ROC curve, ties counted half; NaN if only one class is there.
+
+    Example:
+        >>> AUC()([0, 0, 1, 1], [0.1, 0.5, 0.5, 0.9])
+        0.875
+    """
 
     default_name = "auc"
 
@@ -170,7 +215,12 @@ class AUC(_OfClasses):
 
 
 class RootMeanSquaredError(_Alike):
-    """``sqrt(mean((y - p)^2))``."""
+    """``sqrt(mean((y - p)^2))``.
+
+    Example:
+        >>> RootMeanSquaredError()([0.0, 0.0], [3.0, 3.0])
+        3.0
+    """
 
     default_name = "root_mean_squared_error"
 
@@ -179,7 +229,12 @@ class RootMeanSquaredError(_Alike):
 
 
 class R2Score(_Alike):
-    """The share of the targets' variance that is explained; NaN for constant targets."""
+    """The share of the targets' variance that is explained; NaN for constant targets.
+
+    Example:
+        >>> R2Score()([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+        1.0
+    """
 
     default_name = "r2_score"
 

@@ -156,7 +156,12 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): ``w -= learning_rate * weight_decay * w``."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): ``w -= learning_rate * weight_decay * w``.
+
+    Example:
+        >>> AdamW(weight_decay=0.01)
+        AdamW(weight_decay=0.01)
+    """
 
     def __init__(
         self,
@@ -178,7 +183,12 @@ class AdamW(Adam):
 
 
 class RMSprop(Optimizer):
-    """Tieleman & Hinton 2012."""
+    """Tieleman & Hinton 2012.
+
+    Example:
+        >>> RMSprop(learning_rate=0.01, rho=0.95)
+        RMSprop(learning_rate=0.01, rho=0.95)
+    """
 
     def __init__(
         self,

@@ -21,14 +21,24 @@ class Regularizer(Configurable):
 
 
 class L1(Regularizer):
-    """``l1 * sum(|w|)``."""
+    """``l1 * sum(|w|)``.
+
+    Example:
+        >>> L1(0.001)
+        L1(l1=0.001)
+    """
 
     def __init__(self, l1: float = 0.01) -> None:
         self.l1 = number("L1", "l1", l1, low=0)
 
 
 class L2(Regularizer):
-    """``l2 * sum(w^2)``."""
+    """``l2 * sum(w^2)``.
+
+    Example:
+        >>> L2(0.001)
+        L2(l2=0.001)
+    """
 
     def __init__(self, l2: float = 0.01) -> None:
         self.l2 = number("L2", "l2", l2, low=0)

@@ -22,7 +22,13 @@ class LearningRateSchedule(Configurable):
 
 
 class ExponentialDecay(LearningRateSchedule):
-    """``initial * decay_rate^(step / decay_steps)``, the exponent rounded down if ``staircase``."""
+    """``initial * decay_rate^(step / decay_steps)``, the exponent rounded down if ``staircase``.
+
+    Example:
+        >>> import numpy as np
+        >>> ExponentialDecay(0.1, decay_steps=10, decay_rate=0.5)(np.array([0, 20])).tolist()
+        [0.1, 0.025]
+    """
 
     def __init__(
         self, initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False
@@ -38,7 +44,13 @@ class ExponentialDecay(LearningRateSchedule):
 
 
 class PiecewiseConstantDecay(LearningRateSchedule):
-    """``values[i]`` up to and with step ``boundaries[i]``, the last value after them."""
+    """``values[i]`` up to and with step ``boundaries[i]``, the last value after them.
+
+    Example:
+        >>> import numpy as np
+        >>> PiecewiseConstantDecay([10], [0.1, 0.01])(np.array([0, 10, 11])).tolist()
+        [0.1, 0.1, 0.01]
+    """
 
     def __init__(self, boundaries: Sequence[int], values: Sequence[float]) -> None:
         self.boundaries = [whole("PiecewiseConstantDecay", "boundaries", b, low=0) for b in boundaries]
@@ -57,6 +69,11 @@ class CosineDecay(LearningRateSchedule):
     """Half a cosine from ``initial`` down to ``alpha * initial`` (Loshchilov & Hutter 2017, without restarts).
 
     With ``warmup_steps``, first a straight line from ``initial`` to ``warmup_target``, and the cosine starts there.
+
+    Example:
+        >>> import numpy as np
+        >>> CosineDecay(0.1, decay_steps=10)(np.array([0, 5, 10])).round(6).tolist()
+        [0.1, 0.05, 0.0]
     """
 
     def __init__(

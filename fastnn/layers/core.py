@@ -149,7 +149,13 @@ class Dense(Layer):
 
 
 class Activation(Layer):
-    """An activation by itself: ``Activation("relu")``."""
+    """An activation by itself: ``Activation("relu")``.
+
+    Example:
+        >>> import numpy as np
+        >>> Activation("relu")(np.array([[-1.0, 2.0]]))
+        array([[0., 2.]], dtype=float32)
+    """
 
     def __init__(
         self, activation: str, input_shape: Sequence[int] | None = None, name: str | None = None
@@ -168,6 +174,11 @@ class Dropout(Layer):
     every backend and for any number of threads. Outside of training it does nothing.
 
     Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
+
+    Example:
+        >>> import numpy as np
+        >>> Dropout(0.5)(np.ones((1, 3)))
+        array([[1., 1., 1.]], dtype=float32)
     """
 
     def __init__(self, rate: float, input_shape: Sequence[int] | None = None, name: str | None = None) -> None:
@@ -181,7 +192,13 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """Rows of any shape become rows of one axis: (N, A, B, ...) -> (N, A * B * ...). Costs nothing: it is a view."""
+    """Rows of any shape become rows of one axis: (N, A, B, ...) -> (N, A * B * ...). Costs nothing: it is a view.
+
+    Example:
+        >>> import numpy as np
+        >>> Flatten()(np.ones((5, 28, 28))).shape
+        (5, 784)
+    """
 
     def __init__(self, input_shape: Sequence[int] | None = None, name: str | None = None) -> None:
         super().__init__(input_shape=input_shape, name=name)
