@@ -12,7 +12,8 @@ struct tensor {
     void *data;
     int64_t size[MAX_RANK];
     int32_t rank;
-    int32_t batch; /* 1 where size[0] is the batch: the last batch of an epoch may be smaller */
+    int32_t batch;    /* 1 where size[0] is the batch: the last batch of an epoch may be smaller */
+    int32_t changing; /* 1 where the program itself overwrites it: parts of it are in the caches of other threads */
 };
 
 /* The functions a dense layer can end with. The order is that of DENSE_ACTIVATIONS in fastnn/ops/pointwise.py. */

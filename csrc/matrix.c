@@ -23,7 +23,9 @@ enum {
     NR = NV * VL,   /* columns of a panel */
     KC = 400,       /* k's of a panel: a tile's rows of A stay in the first-level cache */
     NC = 16 * NR,   /* most columns of a block: its packed panels stay in the second-level cache */
-    BLOCK_ROWS = 256, BLOCK_COLUMNS = 4 * NR, /* a product is not cut smaller than this for the threads */
+    /* A product is not cut smaller than this for the threads. Rows are cut finer where B is constant: each thread then
+     * has all of it in its own cache. */
+    BLOCK_ROWS = 256, BLOCK_COLUMNS = 4 * NR,
     PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
 };
 _Static_assert((MR * KC + VL + NC * KC + VL * NC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
@@ -39,6 +41,7 @@ struct product {
     float *c;             /* (m, n), contiguous */
     const float *bias;    /* (n) or NULL */
     int32_t activation;   /* applied to C + bias */
+    int64_t block_rows;   /* fewest rows of a thread's part, if rows are what is shared out */
     const float *dx_of;   /* (m, n) or NULL: multiply C by the slope of `activation` where its output is this */
 };
 
@@ -317,7 +320,7 @@ static void multiply(const struct product *p, const struct lane *lane)
     const int column = p->n == 1 && p->a_k == 1;
     int64_t blocks = 1, groups = column ? 1 : (p->n + NC - 1) / NC;
     while (blocks * groups < lane->count) {
-        if (p->m >= blocks * 2 * BLOCK_ROWS) blocks *= 2;
+        if (p->m >= blocks * 2 * p->block_rows) blocks *= 2;
         else if (!column && p->n >= groups * 2 * BLOCK_COLUMNS) groups *= 2;
         else break;
     }
@@ -338,7 +341,8 @@ static struct product forward(const struct step *s)
     const struct tensor *x = &s->in[0], *w = &s->in[1];
     const int64_t f = w->size[1];
     return (struct product){.m = x->size[0], .n = f, .k = x->size[1], .a = x->data, .a_row = x->size[1], .a_k = 1,
-                            .b = w->data, .ldb = f, .b_transposed = 0, .c = s->out[0].data};
+                            .b = w->data, .ldb = f, .b_transposed = 0, .c = s->out[0].data,
+                            .block_rows = w->changing ? BLOCK_ROWS : BLOCK_ROWS / 4};
 }
 
 /* dx (N, K) = g (N, F) w (K, F)'; a single output F needs no transposing */
@@ -347,7 +351,8 @@ static struct product backward_input(const struct step *s)
     const struct tensor *g = &s->in[0], *w = &s->in[1];
     const int64_t k = w->size[0], f = w->size[1];
     return (struct product){.m = g->size[0], .n = k, .k = f, .a = g->data, .a_row = f, .a_k = 1,
-                            .b = w->data, .ldb = f == 1 ? k : f, .b_transposed = f != 1, .c = s->out[0].data};
+                            .b = w->data, .ldb = f == 1 ? k : f, .b_transposed = f != 1, .c = s->out[0].data,
+                            .block_rows = BLOCK_ROWS};
 }
 
 static void kernel_matmul(const struct step *s, const struct lane *lane)
@@ -402,10 +407,10 @@ static void kernel_matmul_tn(const struct step *s, const struct lane *lane)
     const struct tensor *x = &s->in[0], *g = &s->in[1];
     const int64_t n = x->size[0], k = x->size[1], f = g->size[1];
     struct product p = {.m = k, .n = f, .k = n, .a = x->data, .a_row = 1, .a_k = k,
-                        .b = g->data, .ldb = f, .c = s->out[0].data};
+                        .b = g->data, .ldb = f, .c = s->out[0].data, .block_rows = BLOCK_ROWS};
     if (f == 1) {
         p = (struct product){.m = 1, .n = k, .k = n, .a = g->data, .a_row = n, .a_k = 1,
-                             .b = x->data, .ldb = k, .c = s->out[0].data};
+                             .b = x->data, .ldb = k, .c = s->out[0].data, .block_rows = BLOCK_ROWS};
     } else if (f < VL && k >= 2 * NR) {
         multiply_narrow(&s->out[0], x, g, lane);
         return;

@@ -28,6 +28,7 @@ cdef extern from "kernels.h":
         int64_t size[6]
         int32_t rank
         int32_t batch
+        int32_t changing
     struct attributes:
         double alpha, negative_slope, limit, l1, l2, threshold, rate, momentum, rho, beta_1, beta_2, epsilon
         double weight_decay
@@ -117,6 +118,7 @@ cdef class Program:
     cdef object lock
     cdef list others  # programs of the other lanes, see run_apart
     cdef dict slots  # buffer name -> its number
+    cdef set overwritten  # buffers that steps update in place
     cdef list names  # of the buffers, by number: the arena is 0
 
     def __cinit__(self, plan):
@@ -129,6 +131,7 @@ cdef class Program:
         self.lock = threading.Lock()
         self.others = []
         self.names = list(plan.buffers)
+        self.overwritten = {o.place.buffer for step in plan.steps if step.op.updates for o in step.outputs}
         self.slots = {name: number for number, name in enumerate(plan.buffers)}
         self.arena = zeros(plan.arena_size, np.float32)
         self.bases[0] = address(self.arena)
@@ -172,6 +175,7 @@ cdef class Program:
             raise ValueError(f"native: arrays have at most {MAX_RANK} axes. Received: shape {shape}")
         t.rank = len(shape)
         t.batch = operand.batch
+        t.changing = operand.place.buffer in self.overwritten
         for axis in range(t.rank):
             t.size[axis] = shape[axis]
             if axis or not t.batch:
