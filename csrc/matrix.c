@@ -67,7 +67,7 @@ struct tile {
  * loads ahead of their use by AHEAD k's. */
 enum { ALONG_K, ALONG_ROWS, COPYING, KINDS, AHEAD = 12, LONG = 100 };
 
-/* C (rows, nv vectors) = [C +] A (rows, k) B (k, nv vectors),, then bias, relu, gate; kind, rows and nv are constants.
+/* C (rows, nv vectors) = [C +] A (rows, k) B (k, nv vectors), then bias, relu, gate; kind, rows and nv are constants.
  * Rows of A that are apart are addressed three to a pointer. */
 INLINE void tile(const int kind, const int rows, const int nv, const struct tile *t)
 {

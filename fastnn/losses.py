@@ -95,6 +95,11 @@ class _Smoothed(Loss):
         self.from_logits = bool(from_logits)
         self.label_smoothing = number(self._name, "label_smoothing", label_smoothing, low=0, high=1)
 
+    def check(self, y: np.ndarray, output: tuple[int | None, ...]) -> np.ndarray:
+        if not ((y >= 0) & (y <= 1)).all():
+            raise ValueError(f"{self._name}: y must be between 0 and 1. Received: values {y.min():g} to {y.max():g}")
+        return y
+
 
 class BinaryCrossentropy(_Smoothed):
     """``-mean(y log p + (1 - y) log(1 - p))``; targets 0 .. 1.
@@ -108,11 +113,6 @@ class BinaryCrossentropy(_Smoothed):
 
     op = loss.binary_crossentropy
     activation = pointwise.sigmoid
-
-    def check(self, y: np.ndarray, output: tuple[int | None, ...]) -> np.ndarray:
-        if not ((y >= 0) & (y <= 1)).all():
-            raise ValueError(f"{self._name}: y must be between 0 and 1. Received: values {y.min():g} to {y.max():g}")
-        return y
 
     def smooth(self, y: np.ndarray) -> np.ndarray:
         s = self.label_smoothing
@@ -131,11 +131,6 @@ class CategoricalCrossentropy(_Smoothed):
 
     op = loss.categorical_crossentropy
     activation = softmax.softmax
-
-    def check(self, y: np.ndarray, output: tuple[int | None, ...]) -> np.ndarray:
-        if not ((y >= 0) & (y <= 1)).all():
-            raise ValueError(f"{self._name}: y must be between 0 and 1. Received: values {y.min():g} to {y.max():g}")
-        return y
 
     def smooth(self, y: np.ndarray) -> np.ndarray:
         s = self.label_smoothing

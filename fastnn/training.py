@@ -240,9 +240,9 @@ class Trainable:
                     f"for {len(x)} rows"
                 )
             order = np.random.default_rng([self.seed, 0]).permutation(len(x))
-            take = [np.ascontiguousarray(a[order]) if a is not None else None for a in (x, y, weights)]
-            held_out = (take[0][kept:], take[1][kept:], None if weights is None else take[2][kept:])  # type: ignore[index]
-            x, y, weights = take[0][:kept], take[1][:kept], None if weights is None else take[2][:kept]  # type: ignore[index]
+            here, there = order[:kept], order[kept:]
+            held_out = (x[there], y[there], None if weights is None else weights[there])
+            x, y, weights = x[here], y[here], None if weights is None else weights[here]
             batch = min(batch, kept)
 
         steps = -(-len(x) // batch)
