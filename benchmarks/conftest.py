@@ -66,7 +66,7 @@ def play(benchmark: Callable[..., object], score: Score) -> None:
 
 def contestants_of(workload: Workload) -> list[str]:
     """Everybody installed who does such work."""
-    return [key for key, peer in CONTESTANTS.items() if workload.kind in peer.kinds and peer.installed]
+    return [key for key, peer in CONTESTANTS.items() if peer.does(workload) and peer.installed]
 
 
 def thread_counts(workload: Workload) -> list[int]:

@@ -47,3 +47,27 @@ static void kernel_reshape(const struct step *step, const struct lane *lane)
     const int64_t n = elements(&step->in[0]);
     if (!lane->id && n) copy_row(step->out[0].data, step->in[0].data, n);
 }
+
+/* y = w, under another shape */
+static void kernel_reshape_weight(const struct step *step, const struct lane *lane)
+{
+    kernel_reshape(step, lane);
+}
+
+/* y (N,C) = row `index` of each matrix in x (N,R,C) */
+static void kernel_take(const struct step *step, const struct lane *lane)
+{
+    const struct tensor *x = &step->in[0];
+    const int64_t c = columns_of(x), size = x->size[x->rank - 2] * c, n = elements(x) / size;
+    if (lane->id) return;
+    for (int64_t i = 0; i < n; i++)
+        copy_row((float *)step->out[0].data + i * c, (const float *)x->data + i * size + step->attr.index * c, c);
+}
+
+/* y (C) = one value */
+static void kernel_fill(const struct step *step, const struct lane *lane)
+{
+    float *y = step->out[0].data;
+    if (lane->id) return;
+    for (int64_t i = 0; i < step->out[0].size[0]; i++) y[i] = (float)step->attr.fill_value;
+}

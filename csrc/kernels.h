@@ -1,11 +1,12 @@
-/* What every kernel sees. Sizes in letters: N batch, K summed, F outputs, C classes. */
+/* What every kernel sees. Sizes in letters: N batch, K summed, F outputs, C classes; in images D H W depth, height, width,
+ * C channels, KD KH KW kernel, OD OH OW output. */
 #ifndef FASTNN_KERNELS_H
 #define FASTNN_KERNELS_H
 
 #include <stdint.h>
 #include "team.h"
 
-enum { MAX_RANK = 6, MAX_INPUTS = 6, MAX_OUTPUTS = 3 };
+enum { MAX_RANK = 6, MAX_INPUTS = 6, MAX_OUTPUTS = 3, MAX_SPACE = 3 };
 
 /* A contiguous array. The engine's floats are float32; totals are double, indices and step numbers int64. */
 struct tensor {
@@ -25,16 +26,37 @@ struct tensor {
 enum activation { ACTIVATIONS(ACTIVATION_CODE) ACT_COUNT };
 #undef ACTIVATION_CODE
 
+/* How an image goes on beyond its edges, and how pixels between pixels are found. The order is that of FILL_MODES and
+ * INTERPOLATIONS in fastnn/ops/augment.py. */
+enum fill_mode { FILL_CONSTANT, FILL_NEAREST, FILL_REFLECT, FILL_WRAP };
+enum interpolation { INTERPOLATION_NEAREST, INTERPOLATION_BILINEAR };
+
 /* The attributes of all ops; each reads its own. X(type, name) */
 #define ATTRIBUTES(X) \
     X(double, alpha) X(double, negative_slope) X(double, limit) X(double, l1) X(double, l2) X(double, threshold) \
     X(double, rate) X(double, momentum) X(double, rho) X(double, beta_1) X(double, beta_2) X(double, epsilon) \
-    X(double, weight_decay) X(int32_t, nesterov) X(int32_t, activation) X(uint32_t, stream) X(uint64_t, seed)
+    X(double, weight_decay) X(double, stddev) X(int32_t, nesterov) X(int32_t, activation) X(int32_t, flip) X(uint32_t, stream) X(uint64_t, seed) \
+    X(int64_t, groups) X(int64_t, index) X(int32_t, horizontal) X(int32_t, vertical) X(int32_t, fill_mode) \
+    X(int32_t, interpolation) X(double, fill_value)
+
+/* Attributes with one number for each of the axes D, H, W; those that an op does not have hold the value that does
+ * nothing: so one kernel serves signals (W), images (H, W) and volumes. X(name, nothing) */
+#define SPACES(X) X(strides, 1) X(dilations, 1) X(kernel, 1) X(before, 0) X(after, 0)
+
+/* Attributes that are ranges, low and high; 0 and 0 where there is none. */
+#define RANGES(X) X(turns) X(heights) X(widths) X(factors) X(limits)
 
 struct attributes {
 #define ATTRIBUTE_FIELD(type, name) type name;
     ATTRIBUTES(ATTRIBUTE_FIELD)
 #undef ATTRIBUTE_FIELD
+#define SPACE_FIELD(name, nothing) int64_t name[MAX_SPACE];
+    SPACES(SPACE_FIELD)
+#undef SPACE_FIELD
+    int64_t perm[MAX_RANK]; /* transpose: axis i of the output is axis perm[i] of the input, i > 0 */
+#define RANGE_FIELD(name) double name[2];
+    RANGES(RANGE_FIELD)
+#undef RANGE_FIELD
 };
 
 struct step;
@@ -51,6 +73,7 @@ struct step {
     struct attributes attr;
     double work; /* floating-point operations at the largest batch */
     int32_t inputs, outputs;
+    void *workspace; /* memory that all lanes share while the step runs, 64-byte aligned; of the size that the op asks for */
 };
 
 /* Number of elements. */
@@ -58,6 +81,15 @@ static inline int64_t elements(const struct tensor *t)
 {
     int64_t n = 1;
     for (int32_t i = 0; i < t->rank; i++) n *= t->size[i];
+    return n;
+}
+
+/* Columns: the last axis. Rows: all other axes together. */
+static inline int64_t columns_of(const struct tensor *t) { return t->size[t->rank - 1]; }
+static inline int64_t rows_of(const struct tensor *t)
+{
+    int64_t n = 1;
+    for (int32_t i = 0; i + 1 < t->rank; i++) n *= t->size[i];
     return n;
 }
 

@@ -1,5 +1,5 @@
-/* Matrix products, and the dense layer made of them. N batch, K summed, F outputs; the product itself is
- * C (M, N) = A (M, K) B (K, N), whatever the three stand for.
+/* Matrix products, and the dense layer made of them. N rows, which lie along all axes but the last, K summed, F outputs;
+ * the product itself is C (M, N) = A (M, K) B (K, N), whatever the three stand for.
  *
  * One microkernel does all of it: a tile of C, MR rows by NV vectors, stays in registers while k runs. A is read one
  * number at a time through a row stride and a k stride (so A or its transpose), B a vector at a time, from the matrix
@@ -26,6 +26,7 @@ enum {
     /* A product is not cut smaller than this for the threads. Rows are cut finer where B is constant: each thread then
      * has all of it in its own cache. */
     BLOCK_ROWS = 256, BLOCK_COLUMNS = 4 * NR,
+    MANY_ROWS = 4096, /* sums of so many terms are worth sharing out even if there are few of them */
     PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
 };
 _Static_assert((MR * KC + VL + NC * KC + VL * NC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
@@ -61,11 +62,17 @@ struct tile {
     int relu;
     const float *bias;
     const float *gate; /* where this, shaped like C, is not positive, C becomes 0: the slope of relu */
+    int far;           /* C is not in the cache, small as the product may be */
+    const float *fetch; /* FETCHING: k cache lines from here on are going to be needed */
+    /* SEGMENTS of A, each of k numbers of the sum, `skip` numbers apart; after every `turn` of them comes a jump of
+     * `turn_skip` numbers more, after every `bend` turns one of `bend_skip`. B goes on from one to the next. */
+    int64_t segments, turn, bend, skip, turn_skip, bend_skip;
 };
 
 /* How A lies: the k's of a row side by side; or the rows of a k; or so, and B is copied into a panel on the way, its
- * loads ahead of their use by AHEAD k's. */
-enum { ALONG_K, ALONG_ROWS, COPYING, KINDS, AHEAD = 12, LONG = 100 };
+ * loads ahead of their use by AHEAD k's; or the first two in segments; or the first, with one line of something else brought
+ * into the second-level cache at each k. */
+enum { ALONG_K, ALONG_ROWS, COPYING, SEGMENTS_ALONG_K, SEGMENTS_ALONG_ROWS, FETCHING, KINDS, AHEAD = 12, LONG = 100 };
 
 /* C (rows, nv vectors) = [C +] A (rows, k) B (k, nv vectors), then bias, relu, gate; kind, rows and nv are constants.
  * Rows of A that are apart are addressed three to a pointer. */
@@ -74,7 +81,7 @@ INLINE void tile(const int kind, const int rows, const int nv, const struct tile
     vf sum[MR][NV];
     UNROLL for (int i = 0; i < rows; i++) {
         UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_zero();
-        if (t->k < LONG) continue; /* small: C is in the cache */
+        if (t->k < LONG && !t->far) continue; /* small: C is in the cache */
         prefetch(t->c + i * t->ldc);
         prefetch(t->c + i * t->ldc + nv * VL - 1);
     }
@@ -82,25 +89,47 @@ INLINE void tile(const int kind, const int rows, const int nv, const struct tile
     const int64_t stride = t->stride, ldb = t->ldb;
     const float *a = t->a, *b = t->b, *row[(MR + 2) / 3];
     float *panel = t->panel;
-    UNROLL for (int i = 0; i < rows; i += 3) row[i / 3] = a + i * stride;
-    for (int64_t k = t->k; k > 0; k--) {
-        vf right[NV];
-        UNROLL for (int j = 0; j < nv; j++) right[j] = v_load(b + j * VL);
-        if (kind == COPYING) {
-            UNROLL for (int j = 0; j < nv; j++) {
-                v_store(panel + j * VL, right[j]);
-                prefetch(b + AHEAD * ldb + j * VL);
+    const int along_k = kind == ALONG_K || kind == SEGMENTS_ALONG_K || kind == FETCHING;
+    const float *fetch = t->fetch;
+    const int segmented = kind == SEGMENTS_ALONG_K || kind == SEGMENTS_ALONG_ROWS;
+    int64_t segment = 0, turn = 0, bend = 0;
+    do {
+        if (segmented && segment == t->segments) break;
+        if (along_k) UNROLL for (int i = 0; i < rows; i += 3) row[i / 3] = a + i * stride;
+        for (int64_t k = t->k; k > 0; k--) {
+            vf right[NV];
+            UNROLL for (int j = 0; j < nv; j++) right[j] = v_load(b + j * VL);
+            if (kind == COPYING) {
+                UNROLL for (int j = 0; j < nv; j++) {
+                    v_store(panel + j * VL, right[j]);
+                    prefetch(b + AHEAD * ldb + j * VL);
+                }
+                panel += NR;
             }
-            panel += NR;
+            if (kind == FETCHING) {
+                prefetch_far(fetch);
+                fetch += 16;
+            }
+            UNROLL for (int i = 0; i < rows; i++) {
+                const vf left = v_set(along_k ? row[i / 3][i % 3 * stride] : a[i]);
+                UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_fma(left, right[j], sum[i][j]);
+            }
+            b += ldb;
+            if (along_k) UNROLL for (int i = 0; i < rows; i += 3) row[i / 3]++;
+            else a += stride;
         }
-        UNROLL for (int i = 0; i < rows; i++) {
-            const vf left = v_set(kind == ALONG_K ? row[i / 3][i % 3 * stride] : a[i]);
-            UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_fma(left, right[j], sum[i][j]);
+        if (!segmented) break;
+        if (kind == SEGMENTS_ALONG_ROWS) a -= t->k * stride;
+        a += t->skip;
+        if (++turn == t->turn) {
+            turn = 0;
+            a += t->turn_skip;
+            if (++bend == t->bend) {
+                bend = 0;
+                a += t->bend_skip;
+            }
         }
-        b += ldb;
-        if (kind == ALONG_K) UNROLL for (int i = 0; i < rows; i += 3) row[i / 3]++;
-        else a += stride;
-    }
+    } while (++segment);
 
     float *c = t->c;
     const int64_t ldc = t->ldc, last = t->last;
@@ -163,10 +192,13 @@ typedef void tile_kernel(const struct tile *t);
 #define NAMES(kind) {{ROWS(NAME, kind, 1)}, {ROWS(NAME, kind, 2)}}
 #endif
 
-TILES(ALONG_K) TILES(ALONG_ROWS) TILES(COPYING)
+TILES(ALONG_K) TILES(ALONG_ROWS) TILES(COPYING) TILES(SEGMENTS_ALONG_K) TILES(SEGMENTS_ALONG_ROWS)
+TILES(FETCHING)
 
 /* tiles[kind][vectors - 1][rows - 1] */
-static tile_kernel *const tiles[KINDS][NV][MR] = {NAMES(ALONG_K), NAMES(ALONG_ROWS), NAMES(COPYING)};
+static tile_kernel *const tiles[KINDS][NV][MR] = {
+    NAMES(ALONG_K), NAMES(ALONG_ROWS), NAMES(COPYING), NAMES(SEGMENTS_ALONG_K), NAMES(SEGMENTS_ALONG_ROWS),
+    NAMES(FETCHING)};
 
 #undef TILE
 #undef NAME
@@ -339,8 +371,8 @@ static void multiply(const struct product *p, const struct lane *lane)
 static struct product forward(const struct step *s)
 {
     const struct tensor *x = &s->in[0], *w = &s->in[1];
-    const int64_t f = w->size[1];
-    return (struct product){.m = x->size[0], .n = f, .k = x->size[1], .a = x->data, .a_row = x->size[1], .a_k = 1,
+    const int64_t k = w->size[0], f = w->size[1];
+    return (struct product){.m = rows_of(x), .n = f, .k = k, .a = x->data, .a_row = k, .a_k = 1,
                             .b = w->data, .ldb = f, .b_transposed = 0, .c = s->out[0].data,
                             .block_rows = w->changing ? BLOCK_ROWS : BLOCK_ROWS / 4};
 }
@@ -350,7 +382,7 @@ static struct product backward_input(const struct step *s)
 {
     const struct tensor *g = &s->in[0], *w = &s->in[1];
     const int64_t k = w->size[0], f = w->size[1];
-    return (struct product){.m = g->size[0], .n = k, .k = f, .a = g->data, .a_row = f, .a_k = 1,
+    return (struct product){.m = rows_of(g), .n = k, .k = f, .a = g->data, .a_row = f, .a_k = 1,
                             .b = w->data, .ldb = f == 1 ? k : f, .b_transposed = f != 1, .c = s->out[0].data,
                             .block_rows = BLOCK_ROWS};
 }
@@ -387,10 +419,12 @@ static void kernel_dense_dx(const struct step *s, const struct lane *lane)
 static void multiply_narrow(const struct tensor *dw, const struct tensor *x, const struct tensor *g,
                             const struct lane *lane)
 {
-    const int64_t n = x->size[0], k = x->size[1], f = g->size[1];
+    const int64_t n = rows_of(x), k = columns_of(x), f = columns_of(g);
     float *turned = (float *)lane->scratch + (MR * KC + VL) + NC * KC; /* (f, width), behind the panels */
-    for (int64_t k0 = lane->id * NC; k0 < k; k0 += (int64_t)lane->count * NC) {
-        const int64_t width = k - k0 < NC ? k - k0 : NC, tail = width < VL ? width : VL;
+    int64_t block = NC;
+    while (n >= MANY_ROWS && block > NR && k < block * lane->count) block /= 2;
+    for (int64_t k0 = lane->id * block; k0 < k; k0 += lane->count * block) {
+        const int64_t width = k - k0 < block ? k - k0 : block, tail = width < VL ? width : VL;
         float *to = (float *)dw->data + k0 * f;
         const struct product p = {.m = f, .n = width, .k = n, .a = g->data, .a_row = 1, .a_k = f,
                                   .b = (const float *)x->data + k0, .ldb = k, .c = turned};
@@ -405,9 +439,9 @@ static void multiply_narrow(const struct tensor *dw, const struct tensor *x, con
 static void kernel_matmul_tn(const struct step *s, const struct lane *lane)
 {
     const struct tensor *x = &s->in[0], *g = &s->in[1];
-    const int64_t n = x->size[0], k = x->size[1], f = g->size[1];
+    const int64_t n = rows_of(x), k = columns_of(x), f = columns_of(g);
     struct product p = {.m = k, .n = f, .k = n, .a = x->data, .a_row = 1, .a_k = k,
-                        .b = g->data, .ldb = f, .c = s->out[0].data, .block_rows = BLOCK_ROWS};
+                        .b = g->data, .ldb = f, .c = s->out[0].data, .block_rows = n < MANY_ROWS ? BLOCK_ROWS : MR};
     if (f == 1) {
         p = (struct product){.m = 1, .n = k, .k = n, .a = g->data, .a_row = n, .a_k = 1,
                              .b = x->data, .ldb = k, .c = s->out[0].data, .block_rows = BLOCK_ROWS};
@@ -421,36 +455,107 @@ static void kernel_matmul_tn(const struct step *s, const struct lane *lane)
 /* out (N, F) = x (N, F) + b (F) */
 static void kernel_add_bias(const struct step *s, const struct lane *lane)
 {
-    const int64_t n = s->in[0].size[0], f = s->in[0].size[1];
+    const int64_t n = rows_of(&s->in[0]), f = columns_of(&s->in[0]), block = COPY_FLOATS / (f + 1) + 1;
     const float *x = s->in[0].data, *b = s->in[1].data;
     float *out = s->out[0].data;
-    for (int64_t i = lane->id; i < n; i += lane->count)
-        for (int64_t j = 0; j < f; j += VL)
-            v_store_n(out + i * f + j, v_load_n(x + i * f + j, f - j) + v_load_n(b + j, f - j), f - j);
+    for (int64_t first = lane->id * block; first < n; first += lane->count * block)
+        for (int64_t i = first; i < n && i < first + block; i++)
+            for (int64_t j = 0; j < f; j += VL)
+                v_store_n(out + i * f + j, v_load_n(x + i * f + j, f - j) + v_load_n(b + j, f - j), f - j);
 }
 
-/* out (F) = sum over N of g (N, F), row after row */
-static void kernel_sum_rows(const struct step *s, const struct lane *lane)
+/* ---- sums of rows: SUM_ROWS rows are added up, then their sum to that of the rows before ---- */
+
+enum { SUM_ROWS = 256, SUM_CHAINS = 4 };
+
+/* to (nv vectors, the last one of `last` columns) = [to +] sum of g (rows, ld) there. A row goes to one of several chains of
+ * additions, so that they need not wait for each other; nv and chains are constants. */
+INLINE void sum_columns(const int nv, const int chains, float *to, const float *g, int64_t rows, int64_t ld, int64_t last,
+                        int add)
 {
-    enum { WIDE = 4 };
-    const int64_t n = s->in[0].size[0], f = s->in[0].size[1];
-    const float *g = s->in[0].data;
-    float *out = s->out[0].data;
-    for (int64_t j = lane->id * WIDE * VL; j < f; j += (int64_t)lane->count * WIDE * VL) {
-        if (f - j >= WIDE * VL) {
-            vf sum[WIDE];
-            UNROLL for (int v = 0; v < WIDE; v++) sum[v] = v_zero();
-            for (int64_t i = 0; i < n; i++)
-                UNROLL for (int v = 0; v < WIDE; v++) sum[v] = sum[v] + v_load(g + i * f + j + v * VL);
-            UNROLL for (int v = 0; v < WIDE; v++) v_store(out + j + v * VL, sum[v]);
-        } else {
-            for (int64_t v = j; v < f; v += VL) {
-                vf sum = v_zero();
-                for (int64_t i = 0; i < n; i++) sum = sum + v_load_n(g + i * f + v, f - v);
-                v_store_n(out + v, sum, f - v);
-            }
+    vf sum[SUM_CHAINS][SUM_CHAINS];
+    int64_t i = 0;
+    UNROLL for (int c = 0; c < chains; c++)
+        UNROLL for (int v = 0; v < nv; v++) sum[c][v] = v_zero();
+    for (; i + chains <= rows; i += chains)
+        UNROLL for (int c = 0; c < chains; c++)
+            UNROLL for (int v = 0; v < nv; v++)
+                sum[c][v] = sum[c][v] + v_load_n(g + (i + c) * ld + v * VL, v + 1 < nv ? VL : last);
+    for (; i < rows; i++)
+        UNROLL for (int v = 0; v < nv; v++) sum[0][v] = sum[0][v] + v_load_n(g + i * ld + v * VL, v + 1 < nv ? VL : last);
+    UNROLL for (int v = 0; v < nv; v++) {
+        const int64_t n = v + 1 < nv ? VL : last;
+        UNROLL for (int c = 1; c < chains; c++) sum[0][v] = sum[0][v] + sum[c][v];
+        if (add) sum[0][v] = v_load_n(to + v * VL, n) + sum[0][v];
+        v_store_n(to + v * VL, sum[0][v], n);
+    }
+}
+
+/* The same for all columns of g (rows, f), f < VL: VL rows are f whole vectors. */
+INLINE void sum_narrow(const int f, float *to, const float *g, int64_t rows, int add)
+{
+    float lanes[VL * VL];
+    vf sum[2][VL];
+    int64_t i = 0;
+    UNROLL for (int v = 0; v < f; v++) sum[0][v] = sum[1][v] = v_zero();
+    for (; i + 2 * VL <= rows; i += 2 * VL)
+        UNROLL for (int v = 0; v < 2 * f; v++) sum[v / f][v % f] = sum[v / f][v % f] + v_load(g + i * f + v * VL);
+    UNROLL for (int v = 0; v < f; v++) v_store(lanes + v * VL, sum[0][v] + sum[1][v]);
+    for (int64_t at = 0; i * f + at < rows * f; at += VL) {
+        const int64_t part = at % (f * VL), left = rows * f - i * f - at;
+        v_store(lanes + part, v_load(lanes + part) + v_load_n(g + i * f + at, left));
+    }
+    for (int j = 0; j < f; j++) {
+        float total = lanes[j];
+        for (int row = 1; row < VL; row++) total += lanes[row * f + j];
+        to[j] = add ? to[j] + total : total;
+    }
+}
+
+/* to (f) = [to +] the sum of g (rows, ld), rows <= SUM_ROWS */
+static void sum_part(float *to, const float *g, int64_t rows, int64_t ld, int64_t f, int add)
+{
+    if (ld < VL) {
+        switch (ld) {
+#define CASE(f) case f: sum_narrow(f < VL ? f : 1, to, g, rows, add); return;
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
+        CASE(15)
+#undef CASE
         }
     }
+    for (int64_t j = 0; j < f; j += 4 * VL) {
+        const int64_t left = f - j < 4 * VL ? f - j : 4 * VL, nv = (left + VL - 1) / VL, last = left - (nv - 1) * VL;
+        if (nv == 4) sum_columns(4, 1, to + j, g + j, rows, ld, last, add);
+        else if (nv == 3) sum_columns(3, 1, to + j, g + j, rows, ld, last, add);
+        else if (nv == 2) sum_columns(2, 2, to + j, g + j, rows, ld, last, add);
+        else sum_columns(1, 4, to + j, g + j, rows, ld, last, add);
+    }
+}
+
+/* out (F) = sum over N of g (N, F). Many rows are shared out part by part, their sums kept in the workspace until all are
+ * there; few rows by columns. */
+static void kernel_sum_rows(const struct step *s, const struct lane *lane)
+{
+    const int64_t n = rows_of(&s->in[0]), f = columns_of(&s->in[0]), parts = (n + SUM_ROWS - 1) / SUM_ROWS;
+    const float *g = s->in[0].data;
+    float *out = s->out[0].data, *sums = s->workspace;
+    const int apart = lane->count > 1 && parts >= 4;
+    for (int64_t t = apart ? lane->id : 0; apart && t < parts; t += lane->count) {
+        const int64_t first = t * SUM_ROWS, rows = n - first < SUM_ROWS ? n - first : SUM_ROWS;
+        sum_part(sums + t * f, g + first * f, rows, f, f, 0);
+    }
+    if (apart) team_barrier(lane);
+    const int64_t groups = (f + 4 * VL - 1) / (4 * VL);
+    const int64_t j = lane->id * groups / lane->count * 4 * VL, end = (lane->id + 1) * groups / lane->count * 4 * VL;
+    const int64_t width = (end < f ? end : f) - j;
+    if (width <= 0) return;
+    for (int64_t t = 0; t < parts; t++) {
+        const int64_t first = t * SUM_ROWS, rows = n - first < SUM_ROWS ? n - first : SUM_ROWS;
+        if (!apart) sum_part(out + j, g + first * f + j, rows, f, width, t > 0);
+        else if (t == 0) copy_row(out + j, sums + j, width);
+        else for (int64_t i = j; i < j + width; i++) out[i] += sums[t * f + i];
+    }
+    if (!parts) memset(out + j, 0, (size_t)width * sizeof *out);
 }
 
 /* As many multiply-adds as the registers take, nothing else: the peak to measure against. Returns the operations. */

@@ -174,6 +174,40 @@ void program_run_apart(struct program *const *programs, void *const *const *base
     team_run(count, apart_body, &apart);
 }
 
+struct timing {
+    struct program *program;
+    void *const *bases;
+    int64_t rows;
+    double *seconds;
+};
+
+static void timing_body(const struct lane *lane, void *arg)
+{
+    const struct timing *t = arg;
+    struct program *p = t->program;
+    const struct lane solo = {0, 1, lane->team, lane->scratch};
+    const double share = (double)t->rows / (double)p->batch;
+    if (lane->id == 0) {
+        bind_fixed(p, t->bases);
+        bind_batch(p, t->bases, 0, t->rows, t->rows, 1);
+    }
+    team_barrier(lane);
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        const struct step *s = &p->steps[i];
+        const double start = now();
+        if (s->work * share >= WORTH_SHARING) s->run(s, lane);
+        else if (lane->id == 0) s->run(s, &solo);
+        team_barrier(lane);
+        if (lane->id == 0) t->seconds[i] = now() - start;
+    }
+}
+
+void program_time(struct program *p, void *const *bases, int64_t rows, double *seconds)
+{
+    struct timing timing = {p, bases, rows, seconds};
+    team_run(team_size(), timing_body, &timing);
+}
+
 struct race {
     double deadline, done[TEAM_MAX];
 };

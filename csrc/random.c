@@ -1,4 +1,4 @@
-/* Dropout. Random words come from Philox4x32-10 (Salmon et al. 2011), laid out as fastnn/ops/random.py says: a block of
+/* Dropout and noise. Random words come from Philox4x32-10 (Salmon et al. 2011), laid out as fastnn/ops/random.py says: a block of
  * 64 elements has sixteen counters, whose four words stand sixteen apart. */
 
 enum { BLOCK = 64, DROPOUT_TASK = 64 * BLOCK };
@@ -107,6 +107,88 @@ static void kernel_dropout(const struct step *step, const struct lane *lane)
                 vf number = v_from_int(v_ishr(word, 8)) * v_set(5.96046448e-8f); /* 2^-24 */
                 vf kept = v_load_n(x + at + i, n) * scale;
                 v_store_n(y + at + i, v_select(v_less(number, rate), v_zero(), kept), n);
+            }
+        }
+}
+
+/* y (N, ..., C) = x / (1 - rate), 0 in the channels c of row n where the number of element n * C + c is below the rate */
+static void kernel_spatial_dropout(const struct step *step, const struct lane *lane)
+{
+    enum { CHANNELS = 4096 }; /* worked on at a time: a multiple of BLOCK, and of VL * VL */
+    const struct tensor *x = &step->in[0];
+    const uint64_t now = (uint64_t)*(const int64_t *)step->in[1].data;
+    const uint32_t rest[3] = {(uint32_t)now, (uint32_t)(now >> 32), step->attr.stream};
+    const float rate = (float)step->attr.rate, scale = (float)(1.0 / (1.0 - step->attr.rate));
+    const int64_t n = x->size[0], c = columns_of(x), places = n ? rows_of(x) / n : 0;
+    const int64_t block = COPY_FLOATS / (c + 1) + 1, blocks = (places + block - 1) / block; /* of places */
+    for (int64_t t = lane->id; t < n * blocks; t += lane->count) {
+        const int64_t row = t / blocks, first = t % blocks * block;
+        const int64_t count = places - first < block ? places - first : block;
+        for (int64_t c0 = 0; c0 < c; c0 += CHANNELS) {
+            const int64_t width = c - c0 < CHANNELS ? c - c0 : CHANNELS;
+            const float *from = (const float *)x->data + (row * places + first) * c + c0;
+            float *to = (float *)step->out[0].data + (row * places + first) * c + c0;
+            float factor[CHANNELS];
+            uint32_t words[BLOCK];
+            for (int64_t j = 0; j < width; j++) {
+                const uint64_t element = (uint64_t)(row * c + c0 + j);
+                if (j == 0 || element % BLOCK == 0) philox(words, element / BLOCK, rest, step->attr.seed);
+                factor[j] = (float)(words[element % BLOCK] >> 8) * 5.96046448e-8f < rate ? 0.0f : scale; /* 2^-24 */
+            }
+            int64_t period = width, length = width, rows = count;
+            if (c < VL) { /* VL places are c whole vectors */
+                for (; period < c * VL; period++) factor[period] = factor[period - c];
+                length = count * c;
+                rows = 1;
+            }
+            for (int64_t i = 0; i < rows; i++)
+                for (int64_t j = 0, k = 0; j < length; j += VL, k = k + VL < period ? k + VL : 0) {
+                    const vf keep = v_load_n(factor + k, width - k < VL && c >= VL ? width - k : VL);
+                    const vf v = v_load_n(from + i * c + j, length - j) * keep;
+                    v_store_n(to + i * c + j, v_select(v_equal(keep, v_zero()), v_zero(), v), length - j);
+                }
+        }
+    }
+}
+
+/* The standard normal number of each word (see fastnn/ops/random.py). No operation may be fused with another. */
+INLINE vf normal_of(vi word)
+{
+    static const float log_2[] = {1.4426947724f, -0.721357149f, 0.4809394442f, -0.3600872132f,
+                                  0.2867074705f, -0.2500690858f, 0.2368902793f, -0.1457442187f};
+    static const float p[] = {1.7374605488f, 2.2034123289f, 0.7633554883f, 0.0695518118f};
+    static const float q[] = {1.0f, 1.4613107338f, 0.5913914313f, 0.0590351455f};
+    const vi bits = v_as_int(v_from_int(v_ior(v_ishr(word, 1), v_iset(1))));
+    const vi exponent = v_isar(v_isub(bits, v_iset(0x3F3504F3)), 23);
+    const vf f = v_as_float(v_isub(bits, v_ishl(exponent, 23))) - v_set(1.0f);
+    vf l = v_set(log_2[7]), above = v_set(p[3]), below = v_set(q[3]);
+    UNROLL for (int i = 6; i >= 0; i--) l = l * f + v_set(log_2[i]);
+    const vf t = v_sqrt((v_set(32.0f) - v_from_int(exponent)) - f * l) - v_set(1.0f);
+    UNROLL for (int i = 2; i >= 0; i--) {
+        above = above * t + v_set(p[i]);
+        below = below * t + v_set(q[i]);
+    }
+    return v_as_float(v_ixor(v_as_int(t * above / below), v_ishl(word, 31)));
+}
+
+/* y (any) = x + stddev * the element's normal number */
+static void kernel_gaussian_noise(const struct step *step, const struct lane *lane)
+{
+    const float *x = step->in[0].data;
+    float *y = step->out[0].data;
+    const uint64_t now = (uint64_t)*(const int64_t *)step->in[1].data;
+    const uint32_t rest[3] = {(uint32_t)now, (uint32_t)(now >> 32), step->attr.stream};
+    const int64_t total = elements(&step->out[0]);
+    const vf stddev = v_set((float)step->attr.stddev);
+    for (int64_t t = lane->id; t * DROPOUT_TASK < total; t += lane->count)
+        for (int64_t at = t * DROPOUT_TASK; at < total && at < (t + 1) * DROPOUT_TASK; at += BLOCK) {
+            uint32_t words[BLOCK];
+            philox(words, (uint64_t)(at / BLOCK), rest, step->attr.seed);
+            for (int64_t i = 0; i < BLOCK && at + i < total; i += VL) {
+                const int64_t n = total - at - i;
+                vi word;
+                memcpy(&word, words + i, sizeof word);
+                v_store_n(y + at + i, v_load_n(x + at + i, n) + stddev * normal_of(word), n);
             }
         }
 }

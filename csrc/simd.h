@@ -29,10 +29,12 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 #define prefetch(p) __builtin_prefetch(p)
+#define prefetch_far(p) __builtin_prefetch(p, 0, 2) /* not into the first-level cache */
 #else
 #define INLINE static inline
 #define UNROLL
 #define prefetch(p) ((void)(p))
+#define prefetch_far(p) ((void)(p))
 #endif
 
 #if defined(ISA_AVX512)

@@ -1,4 +1,4 @@
-/* Softmax along rows. N batch, C classes. A row of up to VL classes is one vector. */
+/* Softmax along rows, which lie along all axes but the last. N rows, C classes. A row of up to VL classes is one vector. */
 
 enum { ROW_TASK = 64 }; /* rows */
 
@@ -30,7 +30,7 @@ INLINE float row_exp(float *e, const float *x, int64_t c, float most)
 /* y (N,C) = exp(x) / sum(exp(x)) */
 static void kernel_softmax(const struct step *step, const struct lane *lane)
 {
-    int64_t rows = step->out[0].size[0], c = step->out[0].size[1];
+    int64_t rows = rows_of(&step->out[0]), c = columns_of(&step->out[0]);
     EACH_ROW(rows) {
         float *y = (float *)step->out[0].data + row * c;
         const float *x = (const float *)step->in[0].data + row * c;
@@ -42,7 +42,7 @@ static void kernel_softmax(const struct step *step, const struct lane *lane)
 /* dx (N,C) = y * (g - sum(g * y)) */
 static void kernel_softmax_dx(const struct step *step, const struct lane *lane)
 {
-    int64_t rows = step->out[0].size[0], c = step->out[0].size[1];
+    int64_t rows = rows_of(&step->out[0]), c = columns_of(&step->out[0]);
     EACH_ROW(rows) {
         float *dx = (float *)step->out[0].data + row * c;
         const float *g = (const float *)step->in[0].data + row * c, *y = (const float *)step->in[1].data + row * c;

@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 #define TEAM_MAX 256                      /* most threads a team can have */
-#define TEAM_SCRATCH ((size_t)2 << 20)    /* bytes of scratch memory of each thread */
+#define TEAM_SCRATCH ((size_t)16 << 20)   /* bytes of scratch memory of each thread; only what is used takes memory */
 
 struct team;
 

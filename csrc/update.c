@@ -93,3 +93,13 @@ static void kernel_rmsprop_momentum(const struct step *step, const struct lane *
         v_store_n(p + at, v_load_n(p + at, n) - speed, n);
     }
 }
+
+/* m (any) = momentum * m + (1 - momentum) * new (any) */
+static void kernel_moving_average(const struct step *step, const struct lane *lane)
+{
+    float *m = step->out[0].data;
+    const float *new = step->in[0].data;
+    vf keep = v_set((float)step->attr.momentum), share = v_set((float)(1.0 - step->attr.momentum));
+    int64_t total = elements(&step->out[0]);
+    EACH_VECTOR(total) v_store_n(m + at, v_fma(keep, v_load_n(m + at, n), share * v_load_n(new + at, n)), n);
+}

@@ -23,14 +23,28 @@ def gradients(rows: Tensor, wrt: Sequence[Tensor]) -> list[Tensor | None]:
     Returns:
         One Tensor, of the leaf's shape, for each of ``wrt``; None where the loss does not depend on it.
     """
+    return pullback(rows, mean_seed(rows), wrt)
+
+
+def pullback(y: Tensor, g: Tensor, wrt: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradients of ``sum(y * g)`` with respect to ``wrt``: ``g`` taken back through the ops behind ``y``.
+
+    Args:
+        y: any Tensor
+        g: Tensor of its shape
+        wrt: the leaves to differentiate by
+
+    Returns:
+        One Tensor, of the leaf's shape, for each of ``wrt``; None where ``y`` does not depend on it.
+    """
     wanted = {id(leaf) for leaf in wrt}
-    nodes = nodes_behind([rows])
-    relevant = set(wanted)  # tensors through which the loss depends on a leaf we want
+    nodes = nodes_behind([y])
+    relevant = set(wanted)  # tensors through which y depends on a leaf we want
     for node in nodes:
         if node.output is not None and any(id(i) in relevant for i in node.inputs):
             relevant.add(id(node.output))
 
-    found: dict[int, Tensor] = {id(rows): mean_seed(rows)}
+    found: dict[int, Tensor] = {id(y): g}
     for node in reversed(nodes):
         if node.output is None or id(node.output) not in relevant or id(node.output) not in found:
             continue

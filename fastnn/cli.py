@@ -7,6 +7,8 @@ what), 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import logging
 import os
@@ -20,12 +22,20 @@ from fastnn.cli_options import Command, build_parser
 from fastnn.version import __version__
 
 if TYPE_CHECKING:
+    from fastnn.jobs.training import Run
     from fastnn.models import Model
+    from fastnn.progress import Verbose
 
 __all__ = ["main"]
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
-NEEDS = {"train": ("pandas", "sklearn", "matplotlib"), "predict": ("pandas",), "evaluate": ("pandas",)}
+#: The extra that brings a package, and the package's name to pip.
+EXTRAS = {
+    "pandas": ("tables", "pandas"),
+    "sklearn": ("tables", "scikit-learn"),
+    "matplotlib": ("tables", "matplotlib"),
+    "PIL": ("images", "pillow"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logger.level
     remarks = _remarks_to_stderr(name, quiet=getattr(options, "quiet", False))
     try:
-        _require_extras(options.command)
         return int(options.run(options) or OK)
     except KeyboardInterrupt:
         print(f"{name}: interrupted, nothing written", file=sys.stderr)
@@ -70,52 +79,62 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from fastnn.tables.job import RUN_FILES, Settings, train_and_write
-    from fastnn.tables.reading import breast_cancer_table, read_table
-    from fastnn.tables.reports import metrics_text
+    from fastnn.jobs.reports import metrics_text
+    from fastnn.jobs.training import RUN_FILES
 
+    _require("sklearn", "matplotlib", "PIL" if options.images else "pandas")
     _apply_engine_options(options)
-    if options.data is None:
-        frame, options.target = breast_cancer_table(), options.target or "diagnosis"
-    elif options.target is None:
-        raise ValueError("--target COLUMN is needed: the column to predict")
-    else:
-        frame = read_table(options.data, options.categorical)
-    values: dict[str, Any] = {name: getattr(options, name) for name in Settings.__dataclass_fields__}
-    values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
-    settings = Settings(**values)
-    silent = options.quiet or options.json
-    data = options.data or "Wisconsin diagnostic data (scikit-learn)"
-    run = train_and_write(frame, settings, options.out, verbose=0 if silent else "auto", data=data)
+    run = (_train_images if options.images else _train_table)(options)
     metrics = run.metrics
     if options.json:
         _print_json(metrics)
     elif not options.quiet:
+        what = "images" if options.images else "rows"
         positive = f" (positive class: {metrics['positive']})" if metrics["positive"] else ""
-        print(f"\nOn {metrics['rows']['test']} held-out rows{positive}:\n")
+        print(f"\nOn {metrics[what]['test']} held-out {what}{positive}:\n")
         print(metrics_text(metrics["test"], metrics["classes"]))
         if metrics["best_epoch"] < metrics["epochs"]:
-            kept = "the model is that of this epoch" if options.patience else "--patience N goes back to it"
+            patience = metrics["settings"]["patience"]
+            kept = "the model is that of this epoch" if patience else "--patience N goes back to it"
             print(f"\nthe validation loss was best in epoch {metrics['best_epoch']} of {metrics['epochs']}; {kept}")
         print(f"\n{options.out}: {', '.join(RUN_FILES)}")
 
 
+def _train_table(options: argparse.Namespace) -> Run:
+    from fastnn.images.job import Settings as ImageSettings
+    from fastnn.tables.job import Settings, train_and_write
+    from fastnn.tables.reading import breast_cancer_table, read_table
+
+    given = _settings(options, Settings, ImageSettings, "needs --images")
+    if options.data is None:
+        frame, data = breast_cancer_table(), "Wisconsin diagnostic data (scikit-learn)"
+        given.setdefault("target", "diagnosis")
+    elif "target" not in given:
+        hint = "; a folder of images needs --images" if Path(options.data).is_dir() else ""
+        raise ValueError(f"--target COLUMN is needed: the column to predict{hint}")
+    else:
+        frame, data = read_table(options.data, given.get("categorical", ())), options.data
+    return train_and_write(frame, Settings(**given), options.out, _verbose(options), data)
+
+
+def _train_images(options: argparse.Namespace) -> Run:
+    from fastnn.images.job import Settings, train_and_write
+    from fastnn.tables.job import Settings as TableSettings
+
+    given = _settings(options, Settings, TableSettings, "has no meaning with --images")
+    if options.data is None:
+        raise ValueError("--images needs a folder that holds a folder of images for each class")
+    return train_and_write(options.data, Settings(**given), options.out, _verbose(options))
+
+
 def _predict(options: argparse.Namespace) -> None:
-    from fastnn.tables.files import write_text
-    from fastnn.tables.job import predict_table, preprocessing_of
-    from fastnn.tables.reading import read_table
+    from fastnn.jobs.files import write_text
 
     model = _load(options)
-    pre = preprocessing_of(model)
-    _check_threshold(options, pre.kind)
-    if options.output and any(_same_file(options.output, other) for other in (options.model, options.data)):
+    _check_threshold(options, model)
+    if options.output and any(_same_file(options.output, other) for other in (options.model, *options.data)):
         raise ValueError(f"the output file {options.output} is one of the inputs")
-    frame = read_table(options.data, [*pre.text_columns, *options.id])
-    result = predict_table(model, frame, 0.5 if options.threshold is None else options.threshold, ids=options.id)
-    if options.json:
-        text = result.to_json(orient="records", double_precision=9, force_ascii=False, indent=2) + "\n"
-    else:
-        text = result.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    text = (_predict_images if _takes_images(model) else _predict_table)(options, model)
     if options.output and options.output != "-":
         write_text(options.output, text)
     else:
@@ -123,27 +142,67 @@ def _predict(options: argparse.Namespace) -> None:
         sys.stdout.flush()
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from fastnn.tables.job import evaluate_table, preprocessing_of
+def _predict_table(options: argparse.Namespace, model: Model) -> str:
+    from fastnn.tables.job import predict_table, table_preprocessing
     from fastnn.tables.reading import read_table
-    from fastnn.tables.reports import metrics_text
+
+    _require("pandas")
+    pre = table_preprocessing(model)
+    if len(options.data) > 1:
+        raise ValueError(f"the model takes one CSV file. Received: {len(options.data)} files")
+    _refuse(options, "skip_bad", "has a meaning for images only")
+    frame = read_table(options.data[0], [*pre.text_columns, *options.id])
+    result = predict_table(model, frame, _threshold(options), ids=options.id)
+    if options.json:
+        return result.to_json(orient="records", double_precision=9, force_ascii=False, indent=2) + "\n"
+    return result.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+
+
+def _predict_images(options: argparse.Namespace, model: Model) -> str:
+    from fastnn.images.job import predict_images
+
+    _require("PIL")
+    _refuse(options, "id", "has a meaning for tables only")
+    columns = predict_images(model, options.data, _threshold(options), options.skip_bad)
+    rows = [[_digits(value) for value in row] for row in zip(*columns.values(), strict=True)]
+    if options.json:
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        return json.dumps(records, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from fastnn.jobs.reports import metrics_text
 
     model = _load(options)
-    pre = preprocessing_of(model)
-    _check_threshold(options, pre.kind)
-    frame = read_table(options.data, pre.text_columns)
-    result = evaluate_table(model, frame, 0.5 if options.threshold is None else options.threshold)
+    _check_threshold(options, model)
+    if _takes_images(model):
+        from fastnn.images.job import evaluate_images
+
+        _require("PIL")
+        what, result = "images", evaluate_images(model, options.data, _threshold(options), options.skip_bad)
+    else:
+        from fastnn.tables.job import evaluate_table, table_preprocessing
+        from fastnn.tables.reading import read_table
+
+        _require("pandas")
+        _refuse(options, "skip_bad", "has a meaning for images only")
+        frame = read_table(options.data, table_preprocessing(model).text_columns)
+        what, result = "rows", evaluate_table(model, frame, _threshold(options))
     if options.json:
         _print_json({"model": options.model, "data": options.data, **result})
         return
-    positive = f" (positive class: {pre.classes[1]}, threshold {result['threshold']:g})" if pre.kind == "binary" else ""
-    print(f"On {result['rows']} rows{positive}:\n")
-    print(metrics_text(result, result["classes"]))
+    classes = result["classes"]
+    positive = f" (positive class: {classes[1]}, threshold {result['threshold']:g})" if "threshold" in result else ""
+    print(f"On {result[what]} {what}{positive}:\n")
+    print(metrics_text(result, classes))
 
 
 def _info(options: argparse.Namespace) -> None:
-    from fastnn.tables.reports import preprocessing_text
-
     model = _load(options)
     pre = model.preprocessing
     if options.json:
@@ -159,7 +218,7 @@ def _info(options: argparse.Namespace) -> None:
         )
         return
     model.summary()
-    print("\nno preprocessing: takes arrays" if pre is None else f"\n{preprocessing_text(pre)}")
+    print("\nno preprocessing: takes arrays" if pre is None else f"\n{pre.describe()}")
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -203,8 +262,36 @@ def _load(options: argparse.Namespace) -> Model:
     _apply_engine_options(options)
     model = load_model(str(path))
     if getattr(options, "unknown", None) and model.preprocessing is not None:
+        if _takes_images(model):
+            _refuse(options, "unknown", "has a meaning for tables only")
         model.preprocessing.unknown = options.unknown
     return model
+
+
+def _takes_images(model: Model) -> bool:
+    from fastnn.images import ImagePreprocessor
+
+    return isinstance(model.preprocessing, ImagePreprocessor)
+
+
+def _settings(options: argparse.Namespace, ours: type[Any], theirs: type[Any], why: str) -> dict[str, Any]:
+    """The settings that were given, for the job's own class; those of the other job alone are refused."""
+    given = vars(options)
+    for name in theirs.__dataclass_fields__.keys() - ours.__dataclass_fields__.keys():
+        if name in given:
+            raise ValueError(f"{_spelled(name)} {why}")
+    values = {name: given[name] for name in ours.__dataclass_fields__ if name in given}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _spelled(name: str) -> str:
+    """The option that sets an attribute."""
+    return "--" + {"na_values": "na"}.get(name, name).replace("_", "-")
+
+
+def _refuse(options: argparse.Namespace, name: str, why: str) -> None:
+    if getattr(options, name):
+        raise ValueError(f"{_spelled(name)} {why}")
 
 
 def _apply_engine_options(options: argparse.Namespace) -> None:
@@ -216,16 +303,29 @@ def _apply_engine_options(options: argparse.Namespace) -> None:
         config.set_num_threads(options.threads)
 
 
-def _check_threshold(options: argparse.Namespace, kind: str) -> None:
-    if options.threshold is not None and kind != "binary":
+def _check_threshold(options: argparse.Namespace, model: Model) -> None:
+    if options.threshold is not None and getattr(model.preprocessing, "kind", "binary") != "binary":
         raise ValueError("--threshold has a meaning for two classes only")
 
 
-def _require_extras(command: str) -> None:
-    for name in NEEDS.get(command, ()):
+def _threshold(options: argparse.Namespace) -> float:
+    return 0.5 if options.threshold is None else float(options.threshold)
+
+
+def _verbose(options: argparse.Namespace) -> Verbose:
+    return 0 if options.quiet or options.json else "auto"
+
+
+def _require(*packages: str) -> None:
+    for name in packages:
         if find_spec(name) is None:
-            package = "scikit-learn" if name == "sklearn" else name
-            raise ImportError(f'{package} is not installed; it comes with: pip install "fastnn-cpu[tables]"')
+            extra, package = EXTRAS[name]
+            raise ImportError(f'{package} is not installed; it comes with: pip install "fastnn-cpu[{extra}]"')
+
+
+def _digits(value: Any) -> Any:
+    """A probability as it is written; text as it is."""
+    return value if isinstance(value, str) else float(f"{value:.9g}")
 
 
 def _remarks_to_stderr(name: str, quiet: bool) -> logging.Handler:

@@ -1,7 +1,7 @@
-"""Settings of the process: backend, threads, seed, type of numbers.
+"""Settings of the process: backend, threads, algorithms, seed, type of numbers.
 
 Environment: ``FASTNN_BACKEND`` (auto, native, numba, numpy), ``FASTNN_NUM_THREADS``, ``FASTNN_ISA`` (base, avx2,
-avx512, neon).
+avx512, neon), ``FASTNN_WINOGRAD`` (1, 0).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from fastnn.configurable import whole
 from fastnn.version import __version__
 
 _backend: ModuleType | None = None
+_winograd: bool | None = None
+_engine: tuple[ModuleType, bool] | None = None  # what `engine` returns, until the backend or the algorithms change
+_engines: dict[tuple[ModuleType, bool], tuple[ModuleType, bool]] = {}
 _floatx = "float32"
 _seed: int | None = None
 _models = 0
@@ -40,9 +43,9 @@ def set_backend(name: str) -> None:
         'numpy'
         >>> fastnn.config.set_backend("auto")
     """
-    global _backend
+    global _backend, _engine
     if name == "auto":
-        _backend = _first_that_works()
+        _backend, _engine = _first_that_works(), None
         return
     if name not in backends.NAMES:
         raise ValueError(f"set_backend: name must be one of auto, {', '.join(backends.NAMES)}. Received: name={name!r}")
@@ -50,7 +53,7 @@ def set_backend(name: str) -> None:
     reason = module.why_not()
     if reason is not None:
         raise ValueError(f"set_backend: {name} cannot run here: {reason}. Received: name={name!r}")
-    _backend = module
+    _backend, _engine = module, None
 
 
 def backend() -> str:
@@ -64,6 +67,49 @@ def active_backend() -> ModuleType:
         set_backend(os.environ.get("FASTNN_BACKEND") or "auto")
     assert _backend is not None
     return _backend
+
+
+def set_winograd(allowed: bool) -> None:
+    """Let convolutions be computed by Winograd's algorithm where it is faster, or forbid it, in models that are trained
+    or asked from now on.
+
+    It makes several times fewer multiplications. Its rounding errors are a few times those of direct summation and
+    below 1e-5 of the largest output. The default is yes, unless ``FASTNN_WINOGRAD`` is 0.
+
+    Args:
+        allowed: True or False
+
+    Example:
+        >>> import fastnn
+        >>> fastnn.config.set_winograd(False)
+        >>> fastnn.config.winograd()
+        False
+        >>> fastnn.config.set_winograd(True)
+    """
+    global _winograd, _engine
+    if not isinstance(allowed, bool | np.bool_):
+        raise TypeError(f"set_winograd: allowed must be True or False. Received: allowed={allowed!r}")
+    _winograd, _engine = bool(allowed), None
+
+
+def winograd() -> bool:
+    """Whether Winograd's algorithm may be used."""
+    if _winograd is None:
+        given = os.environ.get("FASTNN_WINOGRAD") or "1"
+        if given not in ("0", "1"):
+            raise ValueError(f"FASTNN_WINOGRAD: must be 0 or 1. Received: {given!r}")
+        set_winograd(given == "1")
+    assert _winograd is not None
+    return _winograd
+
+
+def engine() -> tuple[ModuleType, bool]:
+    """The backend in use and whether Winograd's algorithm may be: always the same object for the same two."""
+    global _engine
+    if _engine is None:
+        pair = active_backend(), winograd()
+        _engine = _engines.setdefault(pair, pair)
+    return _engine
 
 
 def _first_that_works() -> ModuleType:
@@ -138,6 +184,7 @@ def get_config() -> dict[str, Any]:
         **module.describe(),
         "backends": {name: "works" if reason is None else reason for name, reason in reasons.items()},
         "threads": get_num_threads(),
+        "winograd": winograd(),
         "seed": _seed,
         "floatx": _floatx,
         "python": platform.python_version(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -37,18 +38,23 @@ def as_rows(what: str, name: str, data: Any, dtype: str, *, finite: bool = True)
         raise ValueError(f"{what}: {name} must have at least one row. Received: shape {array.shape}")
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=dtype)
-    if finite and not np.isfinite(rows).all():
+    if finite and array.dtype.kind == "f" and rows.size and not _all_finite(rows):
         position = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
         place = ", ".join(map(str, position))
         raise ValueError(f"{what}: {name} must be finite in {dtype}. Received: {name}[{place}] = {array[position]}")
     return rows
 
 
+def _all_finite(rows: np.ndarray) -> bool:
+    """Without an array of as many booleans: NaN comes through both."""
+    return math.isfinite(rows.min()) and math.isfinite(rows.max())
+
+
 def check_rows(what: str, x: np.ndarray, shape: tuple[int | None, ...], name: str = "x") -> np.ndarray:
     """``x`` if its rows fit the model's input; one axis of size 1 is added where only that is missing."""
     wanted = tuple(shape[1:])
-    if x.shape[1:] == () and wanted == (1,):
-        x = x[:, None]
+    if (*x.shape[1:], 1) == wanted:
+        x = x[..., None]
     if x.shape[1:] != wanted:
         rule = f"{what}: {name} must have shape {('N', *wanted)}".replace("'N'", "N")
         raise ValueError(f"{rule}. Received: shape {x.shape}")

@@ -122,17 +122,24 @@ def rewrite(
     """Rebuild the graph behind ``roots`` bottom up.
 
     ``rule(node, inputs)`` sees each node with its inputs already rebuilt, and returns the tensor that replaces the
-    node's output, or None to keep the op. Returns what each root has become.
+    node's output, or None to keep the op. The nodes that it makes take the node's place in the order. Returns what each
+    root has become.
     """
     roots = list(roots)
     tensors: dict[int, Tensor] = {}
     nodes: dict[int, Node] = {}
     for node in nodes_behind(roots):
         inputs = tuple(tensors.get(id(i), i) for i in node.inputs)
+        before = next(_order)
         replacement = rule(node, inputs)
         if replacement is not None:
             assert node.output is not None and replacement.node is not None
-            replacement.node.order = min(replacement.node.order, node.order)
+            made = [replacement.node]
+            while made:
+                new = made.pop()
+                if new.order > before:
+                    new.order = node.order
+                    made.extend(i.node for i in new.inputs if i.node is not None)
             replacement.place = replacement.place or node.output.place
             replacement.name = replacement.name or node.output.name
             tensors[id(node.output)] = replacement

@@ -9,18 +9,20 @@ import copyreg
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
 from fastnn import config, losses, metrics, optimizers
+from fastnn.asking import asking_plan, prediction, within_memory
 from fastnn.configurable import describe, restore, whole
 from fastnn.graph import Shape, Tensor
 from fastnn.layers import LAYERS, Layer
-from fastnn.layers.base import Training, Weight, assign_all, check_name, unique_name
+from fastnn.layers.base import Training, Version, Weight, assign_all, check_name, unique_name
 from fastnn.layers.core import InputLayer
 from fastnn.plan import Plan, aligned, zeros
-from fastnn.steps import Layout, TrainStep, predict_plan
+from fastnn.steps import Layout, TrainStep
 from fastnn.training import Trainable
 
 logger = logging.getLogger(__name__)
@@ -89,20 +91,21 @@ class Model(Trainable):
     def _place_weights(self) -> None:
         """One flat vector for the weights that have no place yet, drawn from this model's seed."""
         size, new, taken = 0, [], set()
-        for number_, layer in enumerate(self._layers):
-            for index, weight in enumerate(layer.weights):
-                if weight.tensor.place is None or not weight.tensor.place.buffer:
-                    new.append((weight, size, [self.seed, 2, number_, index]))
-                    size += aligned(weight.size)
-                else:
-                    taken.add(weight.tensor.place.buffer)
-        vector, buffer = zeros(size, self.dtype), f"{self.name}.weights"
+        for trainable in (True, False):  # side by side, what is trained is updated in one pass
+            for number_, layer in enumerate(self._layers):
+                for index, weight in enumerate(layer.weights):
+                    if weight.tensor.place is not None and weight.tensor.place.buffer:
+                        taken.add(weight.tensor.place.buffer)
+                    elif weight.trainable is trainable:
+                        new.append((weight, size, [self.seed, 2, number_, index]))
+                        size += aligned(weight.size)
+        vector, buffer, version = zeros(size, self.dtype), f"{self.name}.weights", Version()
         while buffer in taken:  # layers were added to a model that had its weights
             buffer += "+"
         for weight, offset, key in new:
             drawn = weight.vector is not None  # by calling the layer on an array
             value = weight.value if drawn else weight.initializer(weight.shape, np.random.default_rng(key))
-            weight.put(vector, buffer, offset)
+            weight.put(vector, buffer, offset, version)
             weight.assign(value)
         vectors = self.vectors()
         if any(vectors[w.tensor.place.buffer] is not w.vector for w in self.weights if w.tensor.place):
@@ -139,7 +142,7 @@ class Model(Trainable):
     def trainable_weights(self) -> list[Weight]:
         """The weights that training changes."""
         self._built()
-        return [weight for layer in self._layers if layer.trainable for weight in layer.weights]
+        return [w for layer in self._layers if layer.trainable for w in layer.weights if w.trainable]
 
     def vectors(self) -> dict[str, np.ndarray]:
         """The flat vectors of weights by buffer name."""
@@ -165,13 +168,19 @@ class Model(Trainable):
 
     # ------------------------------------------------------------------ describing
 
-    def plan(self, training: bool = True, batch_size: int = 32) -> Plan:
-        """The Plan of a training step, or of prediction; print it to see what runs."""
+    def plan(self, training: bool = True, batch_size: int | None = None) -> Plan:
+        """The Plan of a training step, or of prediction; print it to see what runs.
+
+        ``batch_size`` is 32 in training if None, and in prediction as many rows as ``predict`` takes at a time.
+        """
+        batch = None if batch_size is None else whole("plan", "batch_size", batch_size)
         self._built()
         if not training:
-            return predict_plan(self, whole("plan", "batch_size", batch_size))
+            roots = prediction(self)
+            make = partial(asking_plan, self, roots, name="prediction")
+            return within_memory(make) if batch is None else make(batch)
         self._compiled()
-        return TrainStep(self, whole("plan", "batch_size", batch_size), weighted=False).plan
+        return TrainStep(self, batch or 32, weighted=False).plan
 
     def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
         """Print a table of the layers: name, output shape, number of weights."""
@@ -225,7 +234,7 @@ class Model(Trainable):
             data["iterations"] = self._optimizer.iterations
             layout = Layout.of(self.trainable_weights)
             if self._slot_vectors is not None and self._optimizer.iterations:
-                for slot, vector in zip(self._optimizer.slots, self._slots_for(layout), strict=True):
+                for slot, vector in zip(self._optimizer.slots, self.slots_for(layout), strict=True):
                     for weight, offset in zip(layout.weights, layout.offsets, strict=True):
                         part = vector[offset : offset + weight.size].reshape(weight.shape)
                         arrays[f"optimizer.{slot}.{weight.name}"] = part

@@ -117,14 +117,17 @@ def load_model(path: FilePath, *, allow_nonfinite: bool = False) -> Model:
         model = model_from_config(architecture, most_weights=sum(array.size for array in tensors.values()))
         model.restore(tensors, state)
         if "preprocessing" in metadata:
-            from fastnn.tables import TablePreprocessor  # needs the optional packages
-
-            model.preprocessing = TablePreprocessor.from_config(
-                _from_json(metadata["preprocessing"], "preprocessing", name)
-            )
+            model.preprocessing = _preprocessor(_from_json(metadata["preprocessing"], "preprocessing", name))
     except (KeyError, MemoryError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"load_model: {name!r} does not describe a model: {error}") from error
     return model
+
+
+def _preprocessor(config: dict[str, Any]) -> Any:
+    from fastnn.images import ImagePreprocessor
+    from fastnn.tables import TablePreprocessor
+
+    return (ImagePreprocessor if config.get("data") == "images" else TablePreprocessor).from_config(config)
 
 
 def _check_metadata(metadata: dict[str, str], name: str) -> None:

@@ -1,4 +1,4 @@
-"""The Plans of a training step, a test step and prediction, and the arrays that they run over.
+"""The Plan of a training step, and the arrays that it runs over.
 
 A training step is one Plan: gather the batch, forward, loss, backward, update, running totals. Its buffers:
 
@@ -15,6 +15,7 @@ A training step is one Plan: gather the batch, forward, loss, backward, update, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,15 +26,13 @@ from fastnn.graph import ALL, Node, Place, Shape, Tensor
 from fastnn.layers.base import Training, Weight
 from fastnn.metrics import Metric, RowMetric
 from fastnn.ops import data, loss, pointwise
-from fastnn.plan import Plan, aligned, losses_on_logits, zeros
+from fastnn.plan import Pass, Plan, aligned, choose, epilogues, fused_norms, losses_on_logits, zeros
 
 if TYPE_CHECKING:
     from fastnn.training import Trainable
 
 #: A weight with so many elements is updated by itself, right after its gradient, while both are in the cache.
 LARGE = 1 << 15
-#: Rows that testing and predicting take at a time: results do not depend on it, speed does.
-ROWS = 256
 #: A call into the engine returns about so often, in seconds, for the progress bar and Ctrl-C.
 PULSE = 0.05
 
@@ -123,9 +122,29 @@ class TrainStep:
         self.layout = Layout.of(model.trainable_weights)
         self.totals = Totals(model.metric_objects)
         roots = self._record(weighted)
-        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=f"{model.name}: training step")
-        self.program = config.active_backend().Program(self.plan)
-        self.grads = zeros(self.layout.size, self.dtype)
+        name = f"{model.name}: training step"
+        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=name, passes=passes())
+        self._versions = list(dict.fromkeys(weight.version for weight in model.weights))
+
+    @cached_property
+    def program(self) -> Any:
+        """The Program: what needs memory waits until it is asked for."""
+        return config.active_backend().Program(self.plan)
+
+    @cached_property
+    def grads(self) -> np.ndarray:
+        """The flat vector of gradients."""
+        return zeros(self.layout.size, self.dtype)
+
+    def run(
+        self, buffers: dict[str, np.ndarray], first: int, last: int, batch: int, rows: int, seconds: float = 0.0
+    ) -> int:
+        """Run the Program; see there. The weights are then known to have changed."""
+        try:
+            return int(self.program.run(buffers, first, last, batch, rows, seconds))
+        finally:
+            for version in self._versions:
+                version.advance()
 
     def _record(self, weighted: bool) -> list[Tensor | Node]:
         model = self.model
@@ -133,7 +152,8 @@ class TrainStep:
         step = leaf((1,), "step", "int64", stream=True)
         x = data.gather(leaf((ALL, *model.input_shape[1:]), "x"), index)
         y = data.gather(leaf((ALL, *model.loss.target_shape(model.output_shape)[1:]), "y"), index)
-        p = model.trace(x, Training(model.seed, step))
+        training = Training(model.seed, step)
+        p = model.trace(x, training)
         unit = data.gather(leaf((ALL,), "weight"), index) if weighted else None
         target = data.gather(leaf((ALL, *y.shape[1:]), "target"), index) if model.loss.label_smoothing else y
         rows = row_loss(model, target, p, unit)
@@ -164,16 +184,19 @@ class TrainStep:
             if clipped is not whole:
                 roots.append(clipped)
             roots.append(optimizer.update(flat, slots, part, rates))
+        roots += training.updates
         roots += self.totals.record(rows, y, p)
         if self.totals.stored:
             roots.append(data.scatter(leaf((ALL, *p.shape[1:]), "predictions"), p, index))
         return roots
 
-    def buffers(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:
-        """The buffers that stay the same for all epochs over this data."""
+    def buffers(
+        self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, slots: Sequence[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The buffers that stay the same for all epochs over this data; ``slots`` are the optimizer's vectors."""
         found = {**self.model.vectors(), **data_buffers(self.model, x, y)}
         found |= {"grads": self.grads, "totals": self.totals.array}
-        found |= {f"slot{i}": vector for i, vector in enumerate(self.model.slots(self.layout))}
+        found |= {f"slot{i}": vector for i, vector in enumerate(slots)}
         if weights is not None:
             found["weight"] = weights
         if self.totals.stored:
@@ -182,9 +205,15 @@ class TrainStep:
             found["clipped"] = zeros(self.layout.size, self.dtype)
         return found
 
-    def logs(self, buffers: dict[str, np.ndarray], rows: int, y: np.ndarray) -> dict[str, float]:
-        """Loss and metrics of the ``rows`` rows since the totals were last 0. Stored metrics need a whole epoch."""
-        return self.totals.logs(rows, y, buffers.get("predictions") if rows == len(y) else None)
+    def logs(
+        self, buffers: dict[str, np.ndarray], rows: int, y: np.ndarray, places: np.ndarray | None = None
+    ) -> dict[str, float]:
+        """Loss and metrics of the ``rows`` rows since the totals were last 0. Stored metrics need a whole epoch.
+
+        ``y`` are the targets of the rows trained on, and these are those at ``places``, or all.
+        """
+        predictions = buffers.get("predictions") if rows == len(y) else None
+        return self.totals.logs(rows, y, predictions if predictions is None or places is None else predictions[places])
 
 
 class Feed:
@@ -192,16 +221,25 @@ class Feed:
 
     The order depends on the model's seed and on how many epochs it was trained, the rates on the optimizer's
     iterations: so training that was saved goes on as if it had not stopped.
+
+    Args:
+        rows: how many
+        batch: rows of a batch
+        shuffle: whether each epoch has another order
+        places: the numbers of the rows in the data; 0, 1, ... if None
     """
 
     BLOCK = 64  # part of what a seed means: with another number the orders are others
 
-    def __init__(self, model: Trainable, rows: int, batch: int, shuffle: bool) -> None:
-        self.model, self.rows, self.shuffle = model, rows, shuffle
+    def __init__(
+        self, model: Trainable, rows: int, batch: int, shuffle: bool, places: np.ndarray | None = None
+    ) -> None:
+        self.model, self.places, self.shuffle = model, places, shuffle
         self.steps = -(-rows // batch)
         self.block = max(1, min(self.BLOCK, 65536 // rows))  # not too much memory
         self._key: Any = None
-        self._orders: np.ndarray = np.arange(rows)[None]
+        self._orders: np.ndarray = (np.arange(rows) if places is None else places)[None]
+        self._rows = self._orders[0]
         self._numbers: tuple[Any, int, np.ndarray, np.ndarray] = (None, 0, np.empty(0), np.empty(0))
 
     def epoch(self, number: int) -> dict[str, np.ndarray]:
@@ -222,45 +260,14 @@ class Feed:
         block, index = divmod(number, self.block)
         if self._key != (self.model.seed, block):
             rng = np.random.default_rng([self.model.seed, 1, block])
-            rows = np.tile(np.arange(self.rows), (self.block, 1))
+            rows = np.tile(self._rows, (self.block, 1))
             self._key, self._orders = (self.model.seed, block), rng.permuted(rows, axis=1, out=rows)
         return self._orders[index]
 
 
-class TestStep:
-    """Loss and metrics without training; or, without a loss, prediction."""
-
-    __test__ = False  # not a test case, whatever its name
-
-    def __init__(self, model: Trainable, weighted: bool) -> None:
-        self.model = model
-        self.totals = Totals(model.metric_objects)
-        x = leaf((None, *model.input_shape[1:]), "x", stream=True)
-        y = leaf((None, *model.loss.target_shape(model.output_shape)[1:]), "y", stream=True)
-        p = model.trace(x, None)
-        target = leaf(y.shape, "target", stream=True) if model.loss.label_smoothing else y
-        rows = row_loss(model, target, p, leaf((None,), "weight", stream=True) if weighted else None)
-        fused = losses_on_logits([rows, p])
-        rows, p = fused[rows], fused[p]
-        roots = self.totals.record(rows, y, p)
-        if self.totals.stored:
-            p.place = Place("out", 0, stream=True)
-            roots.append(p)
-        self.plan = Plan(roots, batch=ROWS, dtype=model.dtype, name=f"{model.name}: test step")
-        self.program = config.active_backend().Program(self.plan)
-
-    def run(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
-        """Loss and metrics for these rows."""
-        totals = Totals(self.totals.metrics)  # of this call alone: several threads may be evaluating
-        buffers = {**self.model.vectors(), **data_buffers(self.model, x, y), "totals": totals.array}
-        if weights is not None:
-            buffers["weight"] = weights
-        if self.totals.stored:
-            buffers["out"] = empty_rows(len(x), self.model.output_shape, self.model.dtype)
-        done, batches = 0, -(-len(x) // ROWS)
-        while done < batches:
-            done = self.program.run(buffers, done, batches, ROWS, len(x), PULSE)
-        return totals.logs(len(x), y, buffers.get("out"))
+def passes() -> list[Pass]:
+    """What is done to each graph of a model before it becomes a Plan."""
+    return [fused_norms, epilogues, partial(choose, use_winograd=config.winograd())]
 
 
 def data_buffers(model: Trainable, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
@@ -274,15 +281,6 @@ def data_buffers(model: Trainable, x: np.ndarray, y: np.ndarray) -> dict[str, np
 def empty_rows(rows: int, shape: Shape, dtype: str) -> np.ndarray:
     """An array for so many rows of a shape (None, ...)."""
     return np.empty([rows, *(size for size in shape[1:] if size is not None)], dtype)
-
-
-def predict_plan(model: Trainable, batch: int = ROWS) -> Plan:
-    """Rows in, predictions out; both are streams."""
-    p = model.trace(leaf((None, *model.input_shape[1:]), "x", stream=True), None)
-    if p.place is not None:  # a model without an op: its output is its input
-        p = pointwise.clip(p, limit=float("inf"))
-    p.place = Place("out", 0, stream=True)
-    return Plan([p], batch=batch, dtype=model.dtype, name=f"{model.name}: prediction")
 
 
 def row_loss(model: Trainable, y: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:

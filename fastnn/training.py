@@ -16,22 +16,22 @@ import numpy as np
 
 from fastnn import callbacks as callbacks_
 from fastnn import config, losses, metrics, optimizers
+from fastnn.asking import Predictor, TestStep
 from fastnn.configurable import number, whole
 from fastnn.data import as_rows, check_rows, row_weights
 from fastnn.graph import Shape, Tensor
 from fastnn.layers import Layer
 from fastnn.layers.base import Training, Weight
 from fastnn.plan import zeros
+from fastnn.profiling import Profile, profile
 from fastnn.progress import ProgressBar
-from fastnn.steps import PULSE, ROWS, Feed, Layout, TestStep, TrainStep, empty_rows, predict_plan
+from fastnn.steps import PULSE, Feed, Layout, TrainStep
 
 if TYPE_CHECKING:
     from fastnn.models import Model
 
 #: A model keeps so many Programs and what belongs to them.
 PROGRAMS = 12
-#: So many floating-point operations at most are one call where there is no clock to return by.
-CALL = 2e9
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
@@ -120,10 +120,10 @@ class Trainable:
 
     def slots(self, layout: Layout) -> list[np.ndarray]:
         """The optimizer's flat vectors for this layout, kept; zeros at first."""
-        self._slot_vectors = layout, self._slots_for(layout)
+        self._slot_vectors = layout, self.slots_for(layout)
         return self._slot_vectors[1]
 
-    def _slots_for(self, layout: Layout) -> list[np.ndarray]:
+    def slots_for(self, layout: Layout) -> list[np.ndarray]:
         """The same, not kept. What is known of a weight comes along when other weights are frozen or set free."""
         if self._slot_vectors is not None and self._slot_vectors[0] == layout:
             return self._slot_vectors[1]
@@ -230,6 +230,7 @@ class Trainable:
         if validation_batch_size is not None:
             whole("fit", "validation_batch_size", validation_batch_size)
         held_out: Rows | None = None
+        places: np.ndarray | None = None  # the rows to train on, where these are not all
         if validation_data is not None:
             held_out = self._validation_data(validation_data)
         elif split:
@@ -240,12 +241,13 @@ class Trainable:
                     f"for {len(x)} rows"
                 )
             order = np.random.default_rng([self.seed, 0]).permutation(len(x))
-            here, there = order[:kept], order[kept:]
+            places, there = order[:kept], order[kept:]
             held_out = (x[there], y[there], None if weights is None else weights[there])
-            x, y, weights = x[here], y[here], None if weights is None else weights[here]
             batch = min(batch, kept)
+        targets = y if places is None else y[places]
+        rows = len(targets)
 
-        steps = -(-len(x) // batch)
+        steps = -(-rows // batch)
         bar = ProgressBar(epochs, steps, verbose)
         hooks = callbacks_.CallbackList(
             callbacks,
@@ -256,8 +258,10 @@ class Trainable:
         test = None
         if held_out is not None:
             test = self._program(("test", held_out[2] is not None), lambda: TestStep(self, held_out[2] is not None))
-        feed = self._program(("feed", len(x), batch, bool(shuffle)), lambda: Feed(self, len(x), batch, bool(shuffle)))
-        buffers = step.buffers(x, y, weights)
+        feed = self._program(
+            ("feed", len(x), rows, batch, bool(shuffle)), lambda: Feed(self, rows, batch, bool(shuffle), places)
+        )
+        buffers = step.buffers(x, y, weights, self.slots(step.layout))
         self.stop_training = False
         logs: dict[str, float] = {}
         if self._trained_by == os.getpid():
@@ -271,8 +275,8 @@ class Trainable:
                     start = time.perf_counter()
                     bar.epoch_begin(epoch)
                     hooks.on_epoch_begin(epoch)
-                    done = self._epoch(step, buffers, y, batch, feed, hooks, bar, interrupted)
-                    logs = step.logs(buffers, min(done * batch, len(x)), y)
+                    done = self._epoch(step, buffers, targets, batch, feed, hooks, bar, interrupted)
+                    logs = step.logs(buffers, min(done * batch, rows), targets, places)
                     if not math.isfinite(logs["loss"]) and not hooks.ends_on_nan:
                         raise FloatingPointError(
                             f"fit: the loss became {logs['loss']} in epoch {epoch + 1}. A smaller learning rate, or "
@@ -321,14 +325,14 @@ class Trainable:
             if hooks.wants_batches:
                 hooks.on_train_batch_begin(done)
                 run["rates"][done] = optimizer.rates(start + done, 1)  # a callback may have changed them
-                done = step.program.run(run, done, done + 1, batch, rows)
+                done = step.run(run, done, done + 1, batch, rows)
             else:
-                done = step.program.run(run, done, steps, batch, rows, PULSE)
+                done = step.run(run, done, steps, batch, rows, PULSE)
             optimizer.iterations = start + done
             if hooks.wants_batches:
-                hooks.on_train_batch_end(done - 1, step.logs(run, min(done * batch, rows), y))
+                hooks.on_train_batch_end(done - 1, step.logs(run, min(done * batch, rows), y, feed.places))
             if done < steps:
-                bar.update(done, step.logs(run, done * batch, y))
+                bar.update(done, step.logs(run, done * batch, y, feed.places))
                 interrupted()
                 if self.stop_training and hooks.wants_batches:
                     break
@@ -371,7 +375,7 @@ class Trainable:
 
     def _program(self, key: Any, make: Callable[[], Any]) -> Any:
         """What ``make`` makes, kept as long as layers, settings and backend stay the same."""
-        key = (key, config.backend(), tuple(layer.trainable for layer in self._layers))
+        key = (key, config.engine(), tuple(layer.trainable for layer in self._layers))
         if key not in self._programs:
             kept = [k for k in self._programs if isinstance(k, tuple)]
             for oldest in kept[: len(kept) - PROGRAMS + 1]:  # of other batch sizes, say
@@ -390,10 +394,10 @@ class Trainable:
         step = self._program(("train", size, weights is not None), lambda: TrainStep(self, size, weights is not None))
         start = self.optimizer.iterations
         feed = Feed(self, len(x), len(x), shuffle=False)
-        buffers = {**step.buffers(x, y, weights), **feed.epoch(0)}
+        buffers = {**step.buffers(x, y, weights, self.slots(step.layout)), **feed.epoch(0)}
         step.totals.array.fill(0.0)
         with _gentle_interrupt():
-            step.program.run(buffers, 0, 1, len(x), len(x))
+            step.run(buffers, 0, 1, len(x), len(x))
             self.optimizer.iterations = start + 1
         return float(step.totals.array[0]) / len(x)
 
@@ -418,7 +422,7 @@ class Trainable:
         start = time.perf_counter()
         logs = test.run(x, y, weights)
         if verbose:
-            bar = ProgressBar(1, -(-len(x) // ROWS), verbose, title="Evaluation")
+            bar = ProgressBar(1, -(-len(x) // test.plan.batch), verbose, title="Evaluation")
             bar.epoch_end(0, logs, time.perf_counter() - start)
             bar.close()
         if return_dict:
@@ -443,8 +447,8 @@ class Trainable:
         Rows are checked for their shape only: NaN in, NaN out.
         """
         if self._answer is not None:
-            backend, answer = self._answer
-            if backend is config.active_backend():
+            engine, answer = self._answer
+            if engine is config.engine():
                 output = answer(x)
                 if output is not None:
                     return output
@@ -457,31 +461,51 @@ class Trainable:
         self._build_for(rows)
         return self._run(check_rows(self.name, rows, self.input_shape))
 
-    def _run(self, x: np.ndarray) -> np.ndarray:
-        out = empty_rows(len(x), self.output_shape, self.dtype)
-        program = self._program("predict", self._predictor)
-        vectors = self.vectors()
-        part = ROWS * max(64, int(CALL // program.plan.flops))
-        for start in range(0, len(x), part):  # so that Ctrl-C is heard
-            rows = slice(start, start + part)
-            buffers = {**vectors, "x": x[rows], "out": out[rows]}
-            batches = -(-len(buffers["x"]) // ROWS)
-            if batches > 1 and hasattr(program, "run_apart"):
-                program.run_apart(buffers, batches, ROWS, len(buffers["x"]))
-            else:
-                program.run(buffers, 0, batches, ROWS, len(buffers["x"]))
-        return out
+    def profile(self, x: Any, y: Any = None, batch_size: int = 32, seconds: float = 1.0) -> Profile:
+        """Time every step of training (``y`` given) or prediction, many times, on the first rows of ``x``.
 
-    def _predictor(self) -> Any:
-        """The Program of prediction; its short way is opened here, before any thread runs it."""
-        backend = config.active_backend()
-        program = backend.Program(predict_plan(self))
-        if hasattr(program, "answer"):
-            shapes = {"x": self.input_shape, "out": self.output_shape}
-            one = {name: empty_rows(1, shape, self.dtype) for name, shape in shapes.items()}
-            answer = program.answer({**self.vectors(), **one}, self.input_shape[1:], self.output_shape[1:])
-            self._answer = backend, answer
-        return program
+        The model stays as it is: training runs on copies of its weights.
+
+        Args:
+            x: (N, ...) inputs
+            y: targets as for ``fit``; None for prediction
+            batch_size: rows of the batch; all rows if there are fewer
+            seconds: go on for about so long
+
+        Returns:
+            Profile: prints as a table of each step's op, shapes, time, share of the total, GFLOP/s (those of direct
+            summation, whatever the algorithm) also as a share of what the machine can do, and GB/s
+
+        Raises:
+            ValueError: an argument is out of its range, or the data do not fit
+
+        Example:
+            >>> import numpy as np
+            >>> from fastnn import Sequential
+            >>> from fastnn.layers import Dense
+            >>> model = Sequential([Dense(64, activation="relu", input_shape=(30,)), Dense(1)])
+            >>> profile = model.profile(np.ones((32, 30)), seconds=0.1)
+            >>> print(profile)
+            Profile sequential...: prediction: batch 32, ...
+                step                                          time in us  share ...
+            0   dense (N, 30) (30, 64) (64) -> (N, 64) activation=relu ...
+            1   dense (N, 64) (64, 1) (1) -> (N, 1) activation=linear ...
+                total ...
+            >>> len(profile.steps)
+            2
+        """
+        batch = whole("profile", "batch_size", batch_size)
+        limit = number("profile", "seconds", seconds, low=0)
+        if y is None:
+            return profile(self, self._inputs("profile", x), None, batch, limit)
+        self._compiled()
+        x, y, _ = self._data("profile", x, y, None, None)
+        return profile(self, x, y, batch, limit)
+
+    def _run(self, x: np.ndarray) -> np.ndarray:
+        predictor: Predictor = self._program("predict", lambda: Predictor(self))
+        self._answer = predictor.answer
+        return predictor.run(x)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ CONSTRUCTORS = [
     (lambda: fastnn.Sequential().build(), "Sequential: needs at least one layer"),
     (lambda: fastnn.Sequential().pop(), "Sequential: has no layer to pop"),
     (lambda: fastnn.Sequential([Dense(2)]).summary(), "shape of the input is not known yet"),
-    (lambda: fastnn.Sequential([Dense(2, input_shape=(2, 3))]).build(), "Dense needs rows of one axis", "(None, 2, 3)"),
+    (lambda: Dense(2)(np.ones(3)), "Dense needs rows of (batch, ..., features). Received: shape (None,)"),
     (lambda: fastnn.Model(3, Input((2,))), "Model: inputs must be a Tensor", "3"),
     (lambda: fastnn.Model(Input((2,)), Dense(2)(Input((2,)))), "Model: outputs must be made from inputs"),
     (lambda: optimizers.Adam(-1), "Adam: learning_rate must be a number >= 0. Received: learning_rate=-1"),

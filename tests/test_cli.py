@@ -15,7 +15,7 @@ from sklearn import metrics
 
 import fastnn
 from fastnn import cli
-from fastnn.tables.job import RUN_FILES
+from fastnn.jobs.training import RUN_FILES
 from fastnn.tables.reading import breast_cancer_table
 
 JUNK = {
@@ -450,12 +450,12 @@ def test_a_loss_that_is_no_number_is_an_error_and_old_files_stay(capsys, table, 
 
 
 def test_a_failure_while_writing_leaves_the_old_files(capsys, table, model, monkeypatch):
-    import fastnn.tables.job
+    import fastnn.jobs.training
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fastnn.tables.job, "learning_curve", fail)
+    monkeypatch.setattr(fastnn.jobs.training, "learning_curve", fail)
     line = refused(capsys, "train", table, "--target", "ill", "--seed", "9", "--out", "run", *FAST)
     assert line == "fastnn train: error: No space left on device"
 

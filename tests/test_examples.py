@@ -16,3 +16,13 @@ def test_the_medical_example_diagnoses():
     assert "positive class malignant" in done.stdout
     assert float(found["accuracy"]) > 0.93
     assert float(found["recall"]) > 0.85
+
+
+def test_the_digits_are_read(tmp_path):
+    picture = tmp_path / "filters.png"
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "digits_cnn.py"), "--plot", str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "on 360 held-out digits: " in done.stdout
+    assert float(re.search(r"^accuracy: (\d\.\d+)$", done.stdout, re.MULTILINE)[1]) >= 0.985
+    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -34,8 +34,11 @@ ALLOWED = {
     "data": set(),
 }
 #: Who may know the whole: what is built on models.
-HIGH = {"models", "training", "steps", "callbacks", "callback_base", "saving", "tables", "cli", "benchmarking"}
-HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy"}
+HIGH = {
+    "models", "training", "steps", "asking", "profiling", "callbacks", "callback_base", "saving", "jobs", "tables",
+    "images", "cli", "benchmarking",
+}  # fmt: skip
+HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL"}
 PEERS = {"torch", "keras", "tensorflow", "jax", "onnxruntime"}
 
 

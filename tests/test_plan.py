@@ -1,179 +1,25 @@
-"""Passes from graph to program, each by itself; then the Plan and its print."""
+"""From a graph without redundancy to a program: order, memory; then the Plan and its print."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_graphs import leaf, ops, placed
 
 import fastnn
 from fastnn.backends.numpy import Program
-from fastnn.graph import ALL, Place, Tensor, nodes_behind
+from fastnn.graph import ALL, Place, Tensor
 from fastnn.layers import Activation, Dense, Dropout, Flatten
 from fastnn.ops import OPS
 from fastnn.ops.loss import accumulate
-from fastnn.ops.loss import binary_crossentropy as bce
-from fastnn.ops.loss import categorical_crossentropy as cce
-from fastnn.ops.loss import mean_squared_error as mse
-from fastnn.ops.loss import sparse_categorical_crossentropy as scce
 from fastnn.ops.matrix import add_bias, matmul, matmul_nt, sum_rows
-from fastnn.ops.pointwise import DENSE_ACTIVATIONS, OUTPUT_GRADIENTS, add, multiply, relu, relu_dx, sigmoid, tanh
+from fastnn.ops.pointwise import add, multiply, relu, sigmoid, tanh
 from fastnn.ops.shape import reshape
 from fastnn.ops.softmax import softmax
 from fastnn.ops.update import sgd
-from fastnn.plan import ARENA, Plan, aligned, losses_on_logits
-from fastnn.plan.fuse import dense_layers
+from fastnn.plan import ARENA, Plan, aligned
 from fastnn.plan.memory import Lifetime, assign
 from fastnn.plan.schedule import schedule
-
-
-def leaf(*shape, name="x", offset=0, dtype="float"):
-    return Tensor(shape, dtype, place=Place(name, offset), name=name)
-
-
-def placed(tensor, name="out", offset=0):
-    tensor.place = Place(name, offset)
-    return tensor
-
-
-def names(roots):
-    return [node.op.name for node in nodes_behind(roots)]
-
-
-def ops(plan):
-    return [step.op.name for step in plan.steps]
-
-
-# Losses on logits
-
-
-@pytest.mark.parametrize(
-    ("activation", "loss", "fused"),
-    [
-        (sigmoid, bce, "sigmoid_crossentropy"),
-        (softmax, cce, "softmax_crossentropy"),
-        (softmax, scce, "sparse_softmax_crossentropy"),
-    ],
-)
-def test_a_loss_after_its_activation_is_computed_from_the_logits(activation, loss, fused):
-    z, y = leaf(None, 3, name="z"), leaf(None, 1 if loss is scce else 3, name="y")
-    p = activation(z)
-    rows = loss(p, y)
-    result = losses_on_logits([rows, p])
-    assert names([result[rows]]) == [fused]
-    assert result[rows].node.inputs == (z, y)
-    assert names([result[p]]) == [activation.name]  # the prediction is still there for whoever wants it
-
-
-@pytest.mark.parametrize(
-    ("activation", "loss"), [(softmax, bce), (sigmoid, cce), (sigmoid, mse), (tanh, bce), (relu, bce)]
-)
-def test_other_pairs_of_activation_and_loss_stay_apart(activation, loss):
-    rows = loss(activation(leaf(None, 3)), leaf(None, 3, name="y"))
-    assert names([losses_on_logits([rows])[rows]]) == [activation.name, loss.name]
-
-
-def test_a_target_that_is_a_sigmoid_is_not_taken_for_the_prediction():
-    rows = bce(leaf(None, 3), sigmoid(leaf(None, 3)))
-    assert names([losses_on_logits([rows])[rows]]) == ["sigmoid", "binary_crossentropy"]
-
-
-# Dense layers
-
-
-def layer(activation=None, bias=True):
-    """A product with what follows it, and all tensors on the way."""
-    tensors = [matmul(leaf(None, 4), leaf(4, 3, name="w"))]
-    if bias:
-        tensors.append(add_bias(tensors[-1], leaf(3, name="b")))
-    if activation is not None:
-        tensors.append(OPS[activation](tensors[-1]))
-    return tensors
-
-
-def fuse(*roots):
-    result = dense_layers(roots)
-    return [result[root] for root in roots]
-
-
-@pytest.mark.parametrize("activation", [None, *DENSE_ACTIVATIONS[1:]])
-@pytest.mark.parametrize("bias", [False, True])
-def test_bias_and_activation_go_into_the_product(activation, bias):
-    (y,) = fuse(placed(layer(activation, bias)[-1]))
-    if activation is None and not bias:
-        assert names([y]) == ["matmul"]
-        return
-    assert names([y]) == ["dense"]
-    assert y.node.attrs == {"activation": activation or "linear"}
-    assert [i.name for i in y.node.inputs] == ["x", "w", "b"][: 2 + bias]
-    assert y.place == Place("out")
-
-
-@pytest.mark.parametrize("activation", ["softmax", "leaky_relu", "elu"])
-def test_activations_that_the_dense_op_has_not_stay_apart(activation):
-    y = layer()[-1]
-    attrs = {"leaky_relu": {"negative_slope": 0.1}, "elu": {"alpha": 1.0}}.get(activation, {})
-    (z,) = fuse(placed(OPS[activation](y, **attrs)))
-    assert names([z]) == ["dense", activation]
-
-
-def test_a_second_activation_stays_apart():
-    (y,) = fuse(placed(tanh(layer("relu")[-1])))
-    assert names([y]) == ["dense", "tanh"]
-    assert y.node.inputs[0].node.attrs == {"activation": "relu"}
-
-
-def test_what_is_read_twice_is_not_fused_away():
-    _, biased, active = layer("relu")
-    assert names(fuse(placed(add(active, biased)))) == ["dense", "relu", "add"]
-    product, _, active = layer("relu")
-    assert names(fuse(placed(active), placed(tanh(product), "other"))) == ["matmul", "add_bias", "relu", "tanh"]
-
-
-def test_what_is_wanted_itself_is_not_fused_away():
-    _, biased, active = layer("relu")
-    y, z = fuse(placed(active), placed(biased, "logits"))
-    assert names([y, z]) == ["dense", "relu"]
-    assert z.place == Place("logits")
-
-
-def test_what_has_a_place_is_not_fused_away():
-    product, _, active = layer("relu")
-    placed(product, "kept")
-    (y,) = fuse(placed(active))
-    assert names([y]) == ["matmul", "add_bias", "relu"]
-
-
-@pytest.mark.parametrize("activation", OUTPUT_GRADIENTS)
-def test_the_slope_of_an_activation_goes_into_the_product_of_its_gradient(activation):
-    g, w, y = leaf(None, 3, name="g"), leaf(4, 3, name="w"), leaf(None, 4, name="y")
-    (d,) = fuse(placed(OPS[f"{activation}_dx"](matmul_nt(g, w), y)))
-    assert names([d]) == ["dense_dx"]
-    assert d.node.inputs == (g, w, y)
-    assert d.node.attrs == {"activation": activation}
-
-
-def test_slopes_that_need_the_activations_input_stay_apart():
-    g, w, x = leaf(None, 3, name="g"), leaf(4, 3, name="w"), leaf(None, 4, name="x")
-    assert names(fuse(placed(OPS["gelu_dx"](matmul_nt(g, w), x)))) == ["matmul_nt", "gelu_dx"]
-    d = matmul_nt(g, w)
-    assert names(fuse(placed(relu_dx(d, x)), placed(sum_rows(d), "b"))) == ["matmul_nt", "relu_dx", "sum_rows"]
-    # the product may be what the slope is taken at, not the gradient
-    assert names(fuse(placed(relu_dx(x, matmul_nt(g, w))))) == ["matmul_nt", "relu_dx"]
-
-
-def test_a_fused_graph_computes_the_same():
-    rng = np.random.default_rng(0)
-    buffers = {
-        "x": rng.normal(size=(5, 4)),
-        "w": rng.normal(size=(4, 3)),
-        "b": rng.normal(size=3),
-        "out": np.empty((5, 3)),
-    }
-    plan = Plan([placed(layer("tanh")[-1])], batch=5, dtype="float64")
-    assert ops(plan) == ["dense"]
-    Program(plan).run(buffers, 0, 1, 5, 5)
-    np.testing.assert_allclose(buffers["out"], np.tanh(buffers["x"] @ buffers["w"] + buffers["b"]), rtol=1e-13)
-
 
 # Order
 
@@ -329,6 +175,20 @@ def test_a_view_keeps_the_memory_behind_it_alive():
 def test_a_view_wanted_in_its_own_place_is_copied_there():
     plan = Plan([placed(reshape(leaf(None, 2, 3), shape=(6,)))], batch=4)
     assert ops(plan) == ["reshape"]
+
+
+def test_what_is_wanted_under_another_shape_is_made_in_its_place():
+    product = matmul(leaf(None, 4), leaf(4, 6, name="w"))
+    y = placed(reshape(product, shape=(2, 3)))
+    plan = Plan([y, placed(tanh(product), "other")], batch=4)
+    assert ops(plan) == ["matmul", "tanh"]
+    assert plan.steps[0].outputs[0].place == plan.steps[1].inputs[0].place == Place("out")
+    assert plan.arena_size == 0
+    plan = Plan([y, placed(reshape(product, shape=(3, 2)), "other")], batch=4)
+    assert ops(plan) == ["matmul", "reshape"]  # only one of two places can be the first
+    product = placed(matmul(leaf(None, 4), leaf(4, 6, name="w")), "kept")
+    plan = Plan([product, placed(reshape(product, shape=(2, 3)))], batch=4)
+    assert [step.outputs[0].place.buffer for step in plan.steps] == ["kept", "out"]
 
 
 def test_flatten_costs_no_step():

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fastnn.jobs.files import staged_files, write_text
+from fastnn.jobs.split import split_rows
 from fastnn.tables import TablePreprocessor
-from fastnn.tables.files import staged_files, write_text
-from fastnn.tables.reading import breast_cancer_table, read_table, split_rows
+from fastnn.tables.reading import breast_cancer_table, read_table
 
 
 def patients(rows: int = 40, seed: int = 0) -> pd.DataFrame:
@@ -304,6 +305,7 @@ def categories(**fields):
     ("config", "message"),
     [
         ([], "preprocessing must be an object"),
+        (edited(data="images"), "data must be one of table. Received: 'images'"),
         (edited(format=2), "format must be 1 .* Received: 2"),
         (edited(format=...), "format must be a finite number. Received: nothing"),
         (edited(target=3), "target must be a string"),

@@ -70,7 +70,7 @@ def single(
         buffers["out"] = outputs[0]
     for number in range(len(inputs)):
         buffers[f"in{number}"].flags.writeable = number in declared.updates
-    program = load(backend).Program(Plan([node], batch=1))
+    program = load(backend).Program(Plan([node], batch=1, passes=()))
 
     def run() -> None:
         program.run(buffers, 0, 1, 1, 1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastnn.graph import ALL
-from fastnn.plan import ARENA, Operand, Plan, Step, zeros
+from fastnn.plan import ARENA, CONSTANTS, Operand, Plan, Step, zeros
 
 NAME = "numpy"
 Arrays = tuple[np.ndarray, ...]
@@ -39,8 +39,17 @@ class Program:
     def __init__(self, plan: Plan, execute: Callable[[Step, Arrays, Arrays], None] = execute) -> None:
         self.plan = plan
         self._execute = execute
-        self._arena = zeros(plan.arena_size, plan.dtype)
+        self._own = {ARENA: zeros(plan.arena_size, plan.dtype), CONSTANTS: zeros(plan.constants_size, plan.dtype)}
         self._lock = threading.Lock()
+
+    def prepare(self, buffers: Mapping[str, np.ndarray]) -> None:
+        """Compute what depends on nothing but the weights. To be called first, and again when they have changed.
+
+        Args:
+            buffers: at least those that ``plan.constants`` read
+        """
+        with self._lock, np.errstate(all="ignore"):
+            self._run(self.plan.constants, self._arrays(buffers), 0, 1, 1)
 
     def run(
         self, buffers: Mapping[str, np.ndarray], first: int, last: int, batch: int, rows: int, seconds: float = 0.0
@@ -48,7 +57,7 @@ class Program:
         """Run batches ``first`` to ``last - 1``.
 
         Args:
-            buffers: contiguous arrays for ``plan.buffers``, except the arena
+            buffers: contiguous arrays for ``plan.buffers``, except the Program's own two
             first: number of the first batch
             last: number of the batch before which it stops
             batch: rows of a batch, at most the plan's
@@ -59,17 +68,32 @@ class Program:
             The number of the first batch that was not run.
         """
         deadline = time.monotonic() + seconds if seconds > 0 else float("inf")
-        arrays = {name: self._arena if name == ARENA else buffers[name].reshape(-1) for name in self.plan.buffers}
+        arrays = self._arrays(buffers)
         with self._lock, np.errstate(all="ignore"):
             for k in range(first, last):
-                size = min(batch, rows - k * batch)
-                for step in self.plan.steps:
-                    outputs = tuple(_view(o, arrays, k, batch, size) for o in step.outputs)
-                    inputs = tuple(_view(i, arrays, k, batch, size) for i in step.inputs)
-                    self._execute(step, outputs, inputs)
+                self._run(self.plan.steps, arrays, k, batch, min(batch, rows - k * batch))
                 if time.monotonic() > deadline:
                     return k + 1
         return last
+
+    def time_steps(self, buffers: Mapping[str, np.ndarray], rows: int) -> list[float]:
+        """Run the batch of the first ``rows`` rows once; returns the seconds that each step took."""
+        arrays, seconds = self._arrays(buffers), []
+        with self._lock, np.errstate(all="ignore"):
+            for step in self.plan.steps:
+                start = time.perf_counter()
+                self._run([step], arrays, 0, rows, rows)
+                seconds.append(time.perf_counter() - start)
+        return seconds
+
+    def _arrays(self, buffers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: array.reshape(-1) for name, array in buffers.items()} | self._own
+
+    def _run(self, steps: Sequence[Step], arrays: Mapping[str, np.ndarray], k: int, batch: int, size: int) -> None:
+        for step in steps:
+            outputs = tuple(_view(o, arrays, k, batch, size) for o in step.outputs)
+            inputs = tuple(_view(i, arrays, k, batch, size) for i in step.inputs)
+            self._execute(step, outputs, inputs)
 
 
 def _view(operand: Operand, arrays: Mapping[str, np.ndarray], k: int, batch: int, size: int) -> np.ndarray:

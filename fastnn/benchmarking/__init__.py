@@ -36,19 +36,21 @@ def run(
     results: list[Result] = []
     peaks: dict[int, float | None] = {}
     for count in sorted({1, threads}):
-        todo = [work for work in workloads if work.kind != "import" and (count == 1 or work.threads == "many")]
+        fresh = ("import", "memory")  # measured in processes of their own
+        todo = [work for work in workloads if work.kind not in fresh and (count == 1 or work.threads == "many")]
         with Team(count) as team:
             for work in todo:
                 if progress:
                     sys.stderr.write(f"\r\033[K{work.title}, {report.threads_text(count)} ...")
                     sys.stderr.flush()
                 results.append(team.measure(work, contestants, effort))
-            if any(work.kind == "matmul" for work in todo):
+            if any(work.kind in ("matmul", "operation") for work in todo):
                 peaks[count] = team.peak_gflops(effort.sample_seconds)
     if progress:
         sys.stderr.write("\r\033[K")
     order = {work.key: index for index, work in enumerate(workloads)}
     results.sort(key=lambda result: (order[result.workload.key], result.threads))
+    results += [timing.measure_memory(work, contestants, threads) for work in workloads if work.kind == "memory"]
     if IMPORT in workloads:
         results.append(timing.measure_imports(IMPORT, ("fastnn", "numpy"), 3 * effort.rounds))
     return results, peaks
@@ -63,7 +65,7 @@ def parser() -> OneLineParser:
         "--only",
         default=None,
         metavar="NAMES",
-        help="workloads whose names start so, comma-separated: article, mlp-step, matmul, import, ...",
+        help="workloads whose names start so, comma-separated: article, mlp-step, cnn, images-3x3, matmul, memory, ...",
     )
     found.add_argument(
         "--peers",
@@ -140,8 +142,13 @@ def selected_workloads(options: OneLineParser, names: str | None, effort: Effort
             keys.update(matching)
         found = [work for work in found if work.key in keys]
     if effort is QUICK:
-        found = [work for work in found if work.product is None or work.product.flops <= QUICK_FLOPS]
+        found = [work for work in found if flops(work) <= QUICK_FLOPS]
     return found
+
+
+def flops(work: Workload) -> float:
+    """Floating-point operations of a product or an operation, 0 of other work."""
+    return work.product.flops if work.product else work.operation.flops if work.operation else 0.0
 
 
 def selected_peers(options: OneLineParser, names: str | None) -> list[str]:

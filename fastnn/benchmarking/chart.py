@@ -18,7 +18,8 @@ def chosen(results: Sequence[Result]) -> list[Result]:
     """The networks' workloads that have times to compare, each with the most threads it was measured with."""
     best: dict[str, Result] = {}
     for result in sorted(results, key=lambda result: result.threads):
-        if result.workload.net is not None and sum(bool(score.samples) for score in result.scores) > 1:
+        compared = result.workload.net is not None and result.workload.kind != "memory"
+        if compared and sum(bool(score.samples) for score in result.scores) > 1:
             best[result.workload.key] = result
     return list(best.values())
 

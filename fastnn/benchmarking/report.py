@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastnn.benchmarking.images import GROUPS
 from fastnn.benchmarking.peers import CONTESTANTS, FASTNN
 from fastnn.benchmarking.timing import Effort, Result, Score
 
@@ -111,17 +113,62 @@ def products(results: Sequence[Result], threads: int, peak: float | None) -> str
     return "\n".join([heading, *grid(rows), *sorted(problems)])
 
 
+def operations(results: Sequence[Result], threads: int, peak: float | None) -> str:
+    """The operations of one group: time and GFLOP/s of direct summation, of fastnn and of PyTorch, and the ratio."""
+    rows: list[Sequence[str]] = [["", "fastnn", "GFLOP/s", "PyTorch", "GFLOP/s", "its layout", "ratio"]]
+    ratios = []
+    for result in results:
+        work = result.workload.operation
+        assert work is not None
+        cells = [work.name]
+        for key in (FASTNN.key, "torch"):
+            score = next((s for s in result.scores if s.peer == key and s.samples), None)
+            rate = f"{work.flops / score.seconds / 1e9:.0f}" if score and work.flops else ""
+            cells += [duration(score.seconds) if score else "-", rate]
+        peer = next((s for s in result.scores if s.peer == "torch"), None)
+        ratio = result.ratio(peer) if peer is not None else None
+        ratios += [] if ratio is None else [ratio]
+        rows.append([*cells, peer.setting if peer else "", times(ratio)])
+    group = GROUPS[results[0].workload.operation.group] if results[0].workload.operation else ""
+    heading = f"{group} ({threads_text(threads)}" + (f", peak {peak:.0f} GFLOP/s)" if peak else ")")
+    lines = [heading, *grid(rows, (0, 5))]
+    if ratios:
+        mean = times(statistics.geometric_mean(ratios))
+        lines.append(f"  ratio: {mean} in the geometric mean, {times(min(ratios))} at least")
+    problems = {f"  {title_of(s)}: {absence(s)}" for result in results for s in result.scores if not s.samples}
+    return "\n".join([*lines, *sorted(problems)])
+
+
+def memory(result: Result) -> str:
+    """Memory in training beyond that after the import, and the others' share."""
+    rows = []
+    for score in result.scores:
+        if score.samples:
+            ratio = "" if score.peer == FASTNN.key else times(result.ratio(score))
+            rows.append((title_of(score), f"{score.seconds / 1e6:.0f} MB", ratio, score.setting))
+        else:
+            rows.append((title_of(score), "-", "", absence(score)))
+    return "\n".join([f"{result.workload.title} ({threads_text(result.threads)})", *grid(rows, left=(0, 3))])
+
+
 def text(results: Sequence[Result], peaks: Mapping[int, float | None], machine: Mapping[str, Any]) -> str:
     """The whole report for a terminal."""
     versions = ", ".join(
         f"{CONTESTANTS[key].title} {version}" for key, version in machine["versions"].items() if version
     )
     parts = [f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, Python {machine['python']}\n{versions}"]
-    parts += [block(result) for result in results if result.workload.kind != "matmul"]
+    tables = {"matmul", "operation", "memory"}
+    parts += [block(result) for result in results if result.workload.kind not in tables]
+    parts += [memory(result) for result in results if result.workload.kind == "memory"]
     for threads in sorted({result.threads for result in results}):
         group = [r for r in results if r.workload.kind == "matmul" and r.threads == threads]
         if group:
             parts.append(products(group, threads, peaks.get(threads)))
+        for name in GROUPS:
+            found = [r for r in results if r.workload.operation and r.workload.operation.group == name]
+            group = [r for r in found if r.threads == threads]
+            if group:
+                parts.append(operations(group, threads, peaks.get(threads)))
     if machine["wheel_bytes"]:
         parts.append(f"Wheel: {machine['wheel_bytes'] / 1e6:.2f} MB")
     parts.append(
@@ -148,12 +195,18 @@ def document(
                 "title": result.workload.title,
                 "unit": result.workload.unit,
                 "threads": result.threads,
-                "flops": result.workload.product.flops if result.workload.product else None,
+                "flops": flops_of(result),
                 "contestants": [entry(result, score) for score in result.scores],
             }
             for result in results
         ],
     }
+
+
+def flops_of(result: Result) -> float | None:
+    """Floating-point operations of what was measured, where they are known."""
+    work = result.workload
+    return work.product.flops if work.product else work.operation.flops if work.operation else None
 
 
 def entry(result: Result, score: Score) -> dict[str, Any]:

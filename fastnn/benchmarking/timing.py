@@ -168,7 +168,7 @@ class Team:
         """Let `contestants` do `workload` in turns. Those that do not do such work are left out of the result."""
         scores: list[Score] = []
         for key in contestants:
-            if workload.kind not in CONTESTANTS[key].kinds:
+            if not CONTESTANTS[key].does(workload):
                 continue
             if not CONTESTANTS[key].installed:
                 scores.append(Score(key, problem="not installed"))
@@ -194,6 +194,26 @@ class Team:
         """Measured multiply-add peak with this team's threads; None where the engine cannot tell."""
         value: float | None = self.ask(FASTNN.key, do="peak", seconds=seconds).get("gflops")
         return value
+
+
+def measure_memory(workload: Workload, contestants: Iterable[str], threads: int) -> Result:
+    """Each contestant's memory in training: how much more than after its import, at most, in a fresh process."""
+    scores = []
+    for key in contestants:
+        if not CONTESTANTS[key].does(workload):
+            continue
+        score = Score(key, problem=None if CONTESTANTS[key].installed else "not installed")
+        scores.append(score)
+        if score.problem:
+            continue
+        worker = Worker(key, threads)
+        answer = worker.ask(do="memory", workload=workload.key)
+        worker.close()
+        if "error" in answer:
+            score.problem = answer["error"]
+        else:
+            score.setting, score.samples = answer["setting"], [answer["bytes"]]
+    return Result(workload, threads, scores)
 
 
 def measure_imports(workload: Workload, packages: Sequence[str], rounds: int) -> Result:

@@ -4,13 +4,14 @@ Libraries disturb each other inside one process (thread pools, spinning threads,
 and waits there for its turn.
 
 Commands: {"do": "prepare", "workload": KEY, "seconds": S, "thorough": BOOL}; {"do": "sample"};
-{"do": "peak", "seconds": S}.
+{"do": "memory", "workload": KEY}; {"do": "peak", "seconds": S}.
 An answer is an object; one with the key "error" says what went wrong.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ import time
 from typing import Any
 
 from fastnn.benchmarking import peers
-from fastnn.benchmarking.workloads import WORKLOADS
+from fastnn.benchmarking.workloads import WORKLOADS, table
 
 SETTLE_SECONDS = 0.05  # untimed work before a sample: caches warm up, the threads of the one before stop spinning
 TRIALS = 3  # turns of the settings among themselves
@@ -40,6 +41,8 @@ class Contestant:
             return self.prepare(**arguments)
         if do == "sample":
             return self.sample()
+        if do == "memory":
+            return self.memory(**arguments)
         if do == "peak":
             return {"gflops": peers.peak_gflops(**arguments)}
         raise ValueError(f"worker: unknown command {do!r}.")
@@ -70,6 +73,30 @@ class Contestant:
             raise RuntimeError("sample: nothing is prepared.")
         self.case.run(max(self.case.least, min(self.repetitions, round(SETTLE_SECONDS / self.one))))
         return {"seconds": timed(self.case, self.repetitions) / self.repetitions / self.case.units}
+
+
+    def memory(self, workload: str) -> dict[str, Any]:
+        """Bytes by which the most memory in use grew in two epochs of training."""
+        work = WORKLOADS[workload]
+        importlib.import_module(f"{peers.__name__}.{self.key}")
+        table(work.network, work.rows)  # the data is counted for nobody
+        before = resident()
+        case = peers.cases(self.key, work, self.threads, thorough=False)[0]
+        peers.check(work, case.run(max(2, case.least)))
+        return {"setting": case.setting, "bytes": most_resident() - before}
+
+
+def resident() -> int:
+    """Bytes of memory in use."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def most_resident() -> int:
+    """The most that it ever was."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def timed(case: peers.Case, repetitions: int) -> float:

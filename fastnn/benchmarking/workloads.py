@@ -6,14 +6,17 @@ weights, the same data and the same optimizer. Sizes: N rows, K inputs of a prod
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Kind = Literal["train", "script", "predict", "matmul", "import"]
+from fastnn.benchmarking.images import OPERATIONS, Floats, Operation
+from fastnn.ops import OPS
+
+Kind = Literal["train", "script", "predict", "matmul", "operation", "memory", "import"]
 Form = Literal["forward", "dx", "dw"]
 
 LEARNING_RATE = 1e-4  # small, so that a long run stays far from saturation and denormal numbers
@@ -22,10 +25,32 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 
 @dataclass(frozen=True)
 class Net:
-    """A stack of dense layers: `sizes` K0-K1-...-KL, relu between them, `last` after the last one."""
+    """A stack of dense layers: `sizes` K0-K1-...-KL, relu between them, `last` after the last one.
+
+    On images (H, W, C), it has convolutions before them, 3x3, "same", relu, each followed by max pooling of 2x2; K0 is
+    what they leave.
+    """
 
     sizes: tuple[int, ...]
     last: Literal["sigmoid", "softmax"]
+    image: tuple[int, int, int] | None = None
+    filters: tuple[int, ...] = ()
+
+    @property
+    def inputs(self) -> int:
+        """Numbers of a row: of an image, all of them."""
+        return math.prod(self.image) if self.image else self.sizes[0]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the image, then the filters of each convolution."""
+        return (self.image[2], *self.filters) if self.image else ()
+
+    @property
+    def left(self) -> tuple[int, int]:
+        """Height and width after the convolutions."""
+        assert self.image is not None
+        return self.image[0] >> len(self.filters), self.image[1] >> len(self.filters)
 
     @property
     def classes(self) -> int:
@@ -33,7 +58,10 @@ class Net:
 
     @property
     def name(self) -> str:
-        return "-".join(map(str, self.sizes))
+        dense = "-".join(map(str, self.sizes[1:] if self.image else self.sizes))
+        if self.image is None:
+            return dense
+        return f"{self.image[0]}x{self.image[1]}, 3x3 convolutions {'-'.join(map(str, self.filters))}, {dense}"
 
     @property
     def activations(self) -> tuple[str, ...]:
@@ -42,6 +70,8 @@ class Net:
 
 ARTICLE = Net((30, 64, 32, 1), "sigmoid")
 MLP = Net((784, 512, 512, 10), "softmax")
+CNN = Net((7 * 7 * 64, 128, 10), "softmax", (28, 28, 1), (32, 64))
+DEEP = Net((7 * 7 * 64, 10), "softmax", (112, 112, 3), (64, 64, 64, 64))
 
 
 @dataclass(frozen=True)
@@ -104,12 +134,14 @@ class Workload:
         key: name at the command line and in files.
         title: name in tables and charts.
         kind: train (time a step within a long fit), script (time of one whole fit), predict (time of one call),
-            matmul (time of one product), import (time of `import` in a fresh process).
+            matmul (time of one product), operation (time of one operation on images), memory (growth of the peak memory
+            in training, in bytes, in a fresh process), import (time of `import` in a fresh process).
         net: the network; None for products and imports.
         rows: rows of the data set.
         batch: rows of a training batch, or of one prediction.
         epochs: epochs of one `script`.
         product: the product of a `matmul`.
+        operation: that of an `operation`.
         threads: "one", or "many" to measure with one thread and with all of them.
     """
 
@@ -121,6 +153,7 @@ class Workload:
     batch: int = 0
     epochs: int = 1
     product: Product | None = None
+    operation: Operation | None = None
     threads: Literal["one", "many"] = "one"
 
     @property
@@ -136,7 +169,9 @@ class Workload:
 
     @property
     def unit(self) -> str:
-        return {"train": "step", "script": "fit", "predict": "call", "matmul": "product", "import": "import"}[self.kind]
+        if self.kind == "operation":
+            return "operation"
+        return {"train": "step", "script": "fit", "predict": "call", "matmul": "product"}.get(self.kind, self.kind)
 
 
 NETWORKS = (
@@ -148,6 +183,12 @@ NETWORKS = (
     ),
     Workload("mlp-step", f"Training step, {MLP.name}, batch 128", "train", MLP, 2048, 128, threads="many"),
     Workload("mlp-batch", f"Predict 128 rows, {MLP.name}", "predict", MLP, 128, 128, threads="many"),
+    Workload("cnn-step", "Training step, small CNN, batch 64", "train", CNN, 1024, 64, threads="many"),
+    Workload("cnn-batch", "Predict 64 images, small CNN", "predict", CNN, 64, 64, threads="many"),
+)
+MEMORY = (
+    Workload("memory-cnn", f"Peak memory in training, {CNN.name}, batch 64", "memory", CNN, 128, 64),
+    Workload("memory-deep", f"Peak memory in training, {DEEP.name}, batch 16", "memory", DEEP, 32, 16),
 )
 SQUARES = tuple(Product("forward", size, size, size) for size in (256, 512, 1024, 2048))
 
@@ -161,14 +202,29 @@ PRODUCTS = (
     *(_product(product, "one") for product in products_of(ARTICLE, 32)),
     *(_product(product, "many") for product in (*products_of(MLP, 128), *SQUARES)),
 )
+IMAGES = tuple(
+    Workload(
+        f"images-{operation.group}-{operation.name.replace(' ', '-')}",
+        operation.name,
+        "operation",
+        operation=operation,
+        threads="many",
+    )
+    for operation in OPERATIONS
+)
 IMPORT = Workload("import", "Import in a fresh process", "import")
-WORKLOADS = {workload.key: workload for workload in (*NETWORKS, *PRODUCTS, IMPORT)}
+WORKLOADS = {workload.key: workload for workload in (*NETWORKS, *PRODUCTS, *IMAGES, *MEMORY, IMPORT)}
 
 
 def weights(net: Net) -> list[Floats]:
-    """The starting weights, [kernel (K, M), bias (M,)] a layer: Glorot's uniform kernels, zero biases."""
+    """The starting weights, [kernel (K, M), bias (M,)] a layer, (3, 3, C, F) of convolutions: Glorot's uniform kernels,
+    zero biases.
+    """
     rng = np.random.default_rng(11)
     values: list[Floats] = []
+    for c, f in zip(net.channels, net.channels[1:], strict=False):
+        limit = np.sqrt(6.0 / (9 * (c + f)))
+        values += [rng.uniform(-limit, limit, (3, 3, c, f)).astype(np.float32), np.zeros(f, np.float32)]
     for k, m in zip(net.sizes, net.sizes[1:], strict=False):
         limit = np.sqrt(6.0 / (k + m))
         values += [rng.uniform(-limit, limit, (k, m)).astype(np.float32), np.zeros(m, np.float32)]
@@ -183,9 +239,9 @@ def table(net: Net, rows: int) -> tuple[Floats, NDArray[np.int32]]:
     ((5, 30), (5,), True)
     """
     rng = np.random.default_rng(13)
-    x = rng.standard_normal((rows, net.sizes[0]), dtype=np.float32)
-    scores = x @ rng.standard_normal((net.sizes[0], net.classes), dtype=np.float32)
-    scores += rng.standard_normal(scores.shape, dtype=np.float32) * np.sqrt(net.sizes[0])
+    x = rng.standard_normal((rows, net.inputs), dtype=np.float32)
+    scores = x @ rng.standard_normal((net.inputs, net.classes), dtype=np.float32)
+    scores += rng.standard_normal(scores.shape, dtype=np.float32) * np.sqrt(net.inputs)
     return x, scores.argmax(axis=1).astype(np.int32)
 
 
@@ -195,6 +251,14 @@ def forward(net: Net, values: list[Floats], x: Floats) -> Floats:
     >>> float(forward(ARTICLE, [0 * v for v in weights(ARTICLE)], table(ARTICLE, 1)[0])[0, 0])
     0.5
     """
+    if net.image is not None:
+        x = x.reshape(len(x), *net.image)
+        window: dict[str, Any] = {"strides": (1, 1), "pads": ((1, 1), (1, 1)), "dilations": (1, 1)}
+        for layer in range(len(net.filters)):
+            x = np.maximum(OPS["conv"].reference(x, values[2 * layer], **window) + values[2 * layer + 1], 0)
+            n, h, w, c = x.shape
+            x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+        x, values = x.reshape(len(x), -1), values[2 * len(net.filters) :]
     for layer, activation in enumerate(net.activations):
         x = x @ values[2 * layer]
         x += values[2 * layer + 1]

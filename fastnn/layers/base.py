@@ -13,17 +13,36 @@ import numpy as np
 
 from fastnn import config, initializers, regularizers
 from fastnn.configurable import Configurable, whole
-from fastnn.graph import Place, Shape, Tensor
+from fastnn.graph import Node, Place, Shape, Tensor
 
 _names: Counter[str] = Counter()
+_versions = itertools.count()
+
+
+class Version:
+    """The version of a flat vector of weights. Whatever changes a weight in it calls ``advance`` afterwards, so that
+    what was computed from the weights is known to be old.
+
+    Attributes:
+        number: differs from all numbers before, of all vectors
+    """
+
+    def __init__(self) -> None:
+        self.number = next(_versions)
+
+    def advance(self) -> None:
+        """The weights have changed."""
+        self.number = next(_versions)
 
 
 class Weight:
     """An array that belongs to a layer. A model gives it its place in the model's flat vector of weights.
 
     Attributes:
-        value: the array, a view of the vector once it has a place
+        value: the array, a read-only view of the vector once it has a place; ``assign`` changes it
+        version: that of the vector
         tensor: the Tensor that stands for it in graphs
+        trainable: whether it has gradients; moving averages have none
     """
 
     def __init__(
@@ -32,43 +51,58 @@ class Weight:
         shape: tuple[int, ...],
         initializer: initializers.Initializer,
         regularizer: regularizers.Regularizer | None,
+        trainable: bool = True,
     ) -> None:
         self.name = name
+        self.trainable = trainable
         self.shape = shape
         self.initializer = initializer
         self.regularizer = regularizer
         self.tensor = Tensor(shape, name=name)
         self.value: np.ndarray = np.empty(0)
         self.vector: np.ndarray | None = None
+        self.version = Version()
         self.offset = 0
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
 
-    def put(self, vector: np.ndarray, buffer: str, offset: int) -> None:
-        """Move into ``vector`` at ``offset``; graphs find it in the buffer so named."""
-        self.vector, self.offset = vector, offset
+    def put(self, vector: np.ndarray, buffer: str, offset: int, version: Version) -> None:
+        """Move into ``vector``, which has that version, at ``offset``; graphs find it in the buffer so named."""
+        self.vector, self.offset, self.version = vector, offset, version
         self.value = vector[offset : offset + self.size].reshape(self.shape)
+        self.value.flags.writeable = False
         self.tensor.place = Place(buffer, offset)
+        version.advance()
 
     def assign(self, value: Any) -> None:
         """Overwrite the value. Raises ValueError if the shape differs."""
         array = np.asarray(value)
         if array.shape != self.shape:
             raise ValueError(f"{self.name}: needs an array of shape {self.shape}. Received: shape {array.shape}")
-        self.value[...] = array
+        if self.vector is None:
+            raise ValueError(f"{self.name}: has no value yet: its model must be built first")
+        try:
+            self.vector[self.offset : self.offset + self.size] = array.reshape(-1)
+        finally:
+            self.version.advance()
 
     def __repr__(self) -> str:
         return f"<Weight {self.name} {self.shape}>"
 
 
 class Training:
-    """What layers that act in training only need to know: the seed, the step's number, who draws."""
+    """What layers that act in training only need to know: the seed, the step's number, who draws.
+
+    Attributes:
+        updates: nodes that change weights in place, such as moving averages; they become part of the step
+    """
 
     def __init__(self, seed: int, step: Any) -> None:
         self.seed, self.step = seed, step
         self.streams = itertools.count()
+        self.updates: list[Node] = []
 
 
 class Layer(Configurable):
@@ -128,7 +162,7 @@ class Layer(Configurable):
         for weight in self.weights:
             if weight.vector is None:
                 vector = weight.initializer(weight.shape, np.random.default_rng(config.next_seed()))
-                weight.put(vector.astype(config.floatx()).reshape(-1), "", 0)
+                weight.put(vector.astype(config.floatx()).reshape(-1), "", 0, Version())
         if training is True:
             training = Training(config.next_seed(), np.zeros(1, np.int64))
         return self.call(x, training or None)
@@ -147,10 +181,11 @@ class Layer(Configurable):
         shape: tuple[int, ...],
         initializer: Any = "glorot_uniform",
         regularizer: Any = None,
+        trainable: bool = True,
     ) -> Weight:
         """Declare a weight; ``self.weights`` keeps it."""
         weight = Weight(
-            f"{self.name}.{name}", shape, initializers.get(initializer), regularizers.get(regularizer)
+            f"{self.name}.{name}", shape, initializers.get(initializer), regularizers.get(regularizer), trainable
         )
         self.weights.append(weight)
         return weight
@@ -207,8 +242,8 @@ def check_name(what: str, name: Any) -> str:
 
 
 def unique_name(kind: str) -> str:
-    """``dense``, ``dense_1``, ..."""
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
+    """``dense``, ``dense_1``, ...; ``conv2d_transpose``."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind).lower()
     number = _names[name]
     _names[name] += 1
     return f"{name}_{number}" if number else name

@@ -1,4 +1,4 @@
-"""Input, Dense, Activation, Dropout, Flatten."""
+"""Input, Dense, Activation, Flatten."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastnn import initializers, regularizers
-from fastnn.configurable import number, whole
+from fastnn.configurable import whole
 from fastnn.graph import Shape, Tensor
 from fastnn.layers.base import Layer, Training, check_shape
-from fastnn.ops import matrix, pointwise, random, shape, softmax
+from fastnn.ops import matrix, pointwise, shape, softmax
 
 #: Activations by name.
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
@@ -88,7 +88,7 @@ def Input(shape: Sequence[int], name: str | None = None) -> Tensor:  # Keras's n
 
 
 class Dense(Layer):
-    """``activation(x @ kernel + bias)``.
+    """``activation(x @ kernel + bias)``, along the last axis.
 
     Args:
         units: int, number of outputs F
@@ -96,15 +96,22 @@ class Dense(Layer):
         use_bias: whether a bias is added
         kernel_initializer, bias_initializer: name or Initializer
         kernel_regularizer, bias_regularizer: name or Regularizer or None
-        input_shape: ``(K,)``, where the layer is the first of a Sequential; ``input_dim=K`` says the same
+        input_shape: ``(K,)`` or ``(..., K)``, where the layer is the first of a Sequential; ``input_dim=K`` says the
+            same as ``(K,)``
 
-    Input (N, K), output (N, F); weights: kernel (K, F), bias (F,).
+    Input (N, K), output (N, F); weights: kernel (K, F), bias (F,). Rows of more axes, (N, ..., K), become (N, ..., F):
+    the same weights at each place.
+
+    Raises:
+        ValueError: an argument is out of its range, or the input is not (N, ..., K)
 
     Example:
         >>> import numpy as np
         >>> from fastnn.layers import Dense
         >>> Dense(3, activation="relu", kernel_initializer="ones")(np.array([[1.0, 2.0]]))
         array([[3., 3., 3.]], dtype=float32)
+        >>> Dense(3)(np.ones((5, 28, 28, 2))).shape
+        (5, 28, 28, 3)
     """
 
     def __init__(
@@ -134,9 +141,9 @@ class Dense(Layer):
         self.input_dim = None
 
     def build(self, shape: Shape) -> None:
-        if len(shape) != 2 or shape[1] is None:
-            raise ValueError(f"{self.name}: Dense needs rows of one axis, (batch, features). Received: shape {shape}")
-        sizes = (shape[1], self.units)
+        if len(shape) < 2 or shape[-1] is None:
+            raise ValueError(f"{self.name}: Dense needs rows of (batch, ..., features). Received: shape {shape}")
+        sizes = (shape[-1], self.units)
         self.kernel = self.add_weight("kernel", sizes, self.kernel_initializer, self.kernel_regularizer)
         if self.use_bias:
             self.bias = self.add_weight("bias", (self.units,), self.bias_initializer, self.bias_regularizer)
@@ -165,30 +172,6 @@ class Activation(Layer):
 
     def call(self, x: Any, training: Training | None = None) -> Any:
         return activate(self.activation, x)
-
-
-class Dropout(Layer):
-    """In training, sets each element to 0 with probability ``rate`` and scales the others by ``1 / (1 - rate)``.
-
-    Which elements depends on the model's seed, the training step, the layer and the element, nothing else: the same on
-    every backend and for any number of threads. Outside of training it does nothing.
-
-    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
-
-    Example:
-        >>> import numpy as np
-        >>> Dropout(0.5)(np.ones((1, 3)))
-        array([[1., 1., 1.]], dtype=float32)
-    """
-
-    def __init__(self, rate: float, input_shape: Sequence[int] | None = None, name: str | None = None) -> None:
-        self.rate = number("Dropout", "rate", rate, low=0, below=1)
-        super().__init__(input_shape=input_shape, name=name)
-
-    def call(self, x: Any, training: Training | None = None) -> Any:
-        if training is None or self.rate == 0.0:
-            return x
-        return random.dropout(x, training.step, rate=self.rate, seed=training.seed, stream=next(training.streams))
 
 
 class Flatten(Layer):

@@ -1,6 +1,48 @@
 """What operations mean: shape rule, gradient rule and NumPy reference, one declaration each."""
 
-from fastnn.ops import data, loss, matrix, metric, pointwise, random, shape, softmax, update
+from fastnn.ops import (
+    augment,
+    batch_norm,
+    conv,
+    data,
+    depthwise,
+    layer_norm,
+    loss,
+    matrix,
+    metric,
+    norm,
+    pointwise,
+    pool,
+    random,
+    rectifier,
+    resize,
+    shape,
+    softmax,
+    update,
+    winograd,
+)
 from fastnn.ops.declare import OPS, Op
 
-__all__ = ["OPS", "Op", "data", "loss", "matrix", "metric", "pointwise", "random", "shape", "softmax", "update"]
+__all__ = [
+    "OPS",
+    "Op",
+    "augment",
+    "batch_norm",
+    "conv",
+    "data",
+    "depthwise",
+    "layer_norm",
+    "loss",
+    "matrix",
+    "metric",
+    "norm",
+    "pointwise",
+    "pool",
+    "random",
+    "rectifier",
+    "resize",
+    "shape",
+    "softmax",
+    "update",
+    "winograd",
+]

@@ -1,8 +1,9 @@
-"""Bringing data in."""
+"""Bringing data in; parts of small arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -46,3 +47,31 @@ def scatter(store, rows, index):
     store = store.copy()
     store[index] = rows
     return (store,)
+
+
+def _shape_take(x: Shape, *, index: int) -> Shape:
+    if len(x) < 2 or not 0 <= index < (x[-2] or 0):
+        raise ValueError(f"needs x (..., R, C) and the number of one of its R rows. Received: {x}, index={index}")
+    return (*x[:-2], x[-1])
+
+
+def _take_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for number, shape in enumerate(((3, 1), (3, 7), (2, 33), (5, 2, 17), (8, 3, 16), (3, 4, 5, 9))):
+        yield (rng.standard_normal(shape),), {"index": (shape[-2] - 1) * (number % 2)}
+
+
+@op(shape=_shape_take, terms=lambda x, **attrs: 0, cases=_take_cases)
+def take(x: Any, *, index: Any) -> Any:
+    """Row ``index`` of a small matrix, or of each: ``x (..., R, C) -> (..., C)``."""
+    return x[..., index, :]
+
+
+@op(
+    shape=lambda x, **attrs: x[-1:],
+    gradient=lambda g, y, x, fill_value: (None,),
+    terms=lambda x, **attrs: 0,
+    cases=lambda rng: (((rng.standard_normal((3, c)),), {"fill_value": 1.0 - c}) for c in SIZES),
+)
+def fill(x: Any, *, fill_value: Any) -> Any:
+    """A vector of one value, as long as the last axis of ``x``: gamma or beta of a layer that has none."""
+    return np.full(x.shape[-1], fill_value, x.dtype)

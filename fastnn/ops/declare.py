@@ -42,6 +42,8 @@ class Op:
         flops: ``flops(*input_shapes, **attrs)`` with the batch size filled in
         cases: ``cases(rng)`` yields ``(inputs, attrs)`` for the generated tests
         updates: indices of the inputs which the op overwrites; such an op has no output
+        workspace: ``workspace(*input_shapes, **attrs)``, with the largest batch filled in -> floats of memory that the
+            native kernel wants for itself while it runs
         view: the output is the input's memory under another shape; the Plan makes no step of it
         elementwise: each output element depends on the same element of the inputs: the output may take the memory of an
             input that is not needed any more
@@ -57,6 +59,7 @@ class Op:
         scale: Callable[..., Any] | None,
         flops: Callable[..., float] | None,
         cases: Cases,
+        workspace: Callable[..., int],
         updates: tuple[int, ...],
         elementwise: bool,
         view: bool,
@@ -74,6 +77,7 @@ class Op:
         self.scale = scale
         self.flops = flops
         self.cases = cases
+        self.workspace = workspace
         self.updates = updates
         self.elementwise = elementwise
         self.view = view
@@ -127,6 +131,7 @@ def op(
     terms: Callable[..., float] = lambda *shapes, **attrs: 1,
     scale: Callable[..., Any] | None = None,
     flops: Callable[..., float] | None = None,
+    workspace: Callable[..., int] = lambda *shapes, **attrs: 0,
     updates: tuple[int, ...] = (),
     elementwise: bool = False,
     view: bool = False,
@@ -142,6 +147,7 @@ def op(
             scale=scale,
             flops=flops,
             cases=cases,
+            workspace=workspace,
             updates=updates,
             elementwise=elementwise,
             view=view,

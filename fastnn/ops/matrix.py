@@ -1,7 +1,11 @@
-"""Matrix products, biases and the fused dense layer. N batch, K summed, F outputs."""
+"""Matrix products, biases and the fused dense layer. N batch, K summed, F outputs.
+
+Rows may lie along several axes: where a shape says (N, K), it may be (N, H, W, K) just as well.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,13 +31,34 @@ PRODUCTS = (
 )
 
 
+#: Axes that rows lie along, with K and F.
+PRODUCTS_OF_ROWS = (((5, 9), 7, 17), ((3, 2, 8), 33, 4), ((2, 3, 7), 16, 1), ((9, 4, 31), 8, 35))
+
+#: Rows that are added up before their sum is added to that of the other rows.
+SUM_ROWS = 256
+
+
 def _products(layout: str) -> Any:
     def cases(rng: np.random.Generator) -> Iterator[Case]:
-        for n, k, f in PRODUCTS:
-            size = {"n": n, "k": k, "f": f}
-            yield tuple(rng.standard_normal([size[axis] for axis in axes]) for axes in layout.split()), {}
+        for n, k, f in (*(((n,), k, f) for n, k, f in PRODUCTS), *PRODUCTS_OF_ROWS):
+            size = {"n": n, "k": (k,), "f": (f,)}
+            yield tuple(rng.standard_normal(sum((size[axis] for axis in axes), ())) for axes in layout.split()), {}
 
     return cases
+
+
+def _rows(shape: Shape) -> int:
+    """How many rows there are."""
+    return math.prod(shape[:-1])  # type: ignore[arg-type]
+
+
+def _flops(x: Shape, g: Shape) -> float:
+    return 2.0 * _rows(x) * x[-1] * g[-1]  # type: ignore[operator]
+
+
+def _flat(x: np.ndarray) -> Any:
+    """The rows along one axis."""
+    return x.reshape(_rows(x.shape), x.shape[-1])
 
 
 def _check(ok: bool, first: Shape, second: Shape) -> None:
@@ -42,72 +67,82 @@ def _check(ok: bool, first: Shape, second: Shape) -> None:
 
 
 def _shape_matmul(x: Shape, w: Shape) -> Shape:
-    _check(len(x) == len(w) == 2 and x[1] == w[0], x, w)
-    return x[0], w[1]
+    _check(len(x) >= len(w) == 2 and x[-1] == w[0], x, w)
+    return *x[:-1], w[1]
 
 
 def _shape_matmul_nt(g: Shape, w: Shape) -> Shape:
-    _check(len(g) == len(w) == 2 and g[1] == w[1], g, w)
-    return g[0], w[0]
+    _check(len(g) >= len(w) == 2 and g[-1] == w[1], g, w)
+    return *g[:-1], w[0]
 
 
 def _shape_matmul_tn(x: Shape, g: Shape) -> Shape:
-    _check(len(x) == len(g) == 2 and x[0] == g[0], x, g)
-    return x[1], g[1]
+    _check(len(x) == len(g) >= 2 and x[:-1] == g[:-1], x, g)
+    return x[-1], g[-1]
 
 
 @op(
     shape=_shape_matmul,
     gradient=lambda g, y, x, w: (matmul_nt(g, w), matmul_tn(x, g)),
-    terms=lambda x, w: x[1],
+    terms=lambda x, w: x[-1],
     scale=lambda x, w: abs(x) @ abs(w),
-    flops=lambda x, w: 2.0 * x[0] * x[1] * w[1],
+    flops=_flops,
     cases=_products("nk kf"),
 )
 def matmul(x, w):
     """``x (N, K) @ w (K, F) -> (N, F)``."""
-    return x @ w
+    return (_flat(x) @ w).reshape(*x.shape[:-1], w.shape[1])
 
 
 @op(
     shape=_shape_matmul_nt,
-    terms=lambda g, w: g[1],
+    terms=lambda g, w: g[-1],
     scale=lambda g, w: abs(g) @ abs(w).T,
-    flops=lambda g, w: 2.0 * g[0] * g[1] * w[0],
+    flops=lambda g, w: _flops(g, w[:1]),
     cases=_products("nf kf"),
 )
 def matmul_nt(g, w):
     """``g (N, F) @ w (K, F).T -> (N, K)``: the gradient of matmul with respect to its input."""
-    return g @ w.T
+    return (_flat(g) @ w.T).reshape(*g.shape[:-1], w.shape[0])
 
 
 @op(
     shape=_shape_matmul_tn,
-    terms=lambda x, g: x[0],
-    scale=lambda x, g: abs(x).T @ abs(g),
-    flops=lambda x, g: 2.0 * x[0] * x[1] * g[1],
+    terms=lambda x, g: _rows(x),
+    scale=lambda x, g: abs(_flat(x)).T @ abs(_flat(g)),
+    flops=_flops,
     cases=_products("nk nf"),
 )
 def matmul_tn(x, g):
     """``x (N, K).T @ g (N, F) -> (K, F)``: the gradient of matmul with respect to its weights."""
-    return x.T @ g
+    return _flat(x).T @ _flat(g)
 
 
 def _shape_add_bias(y: Shape, b: Shape) -> Shape:
-    _check(len(y) == 2 and len(b) == 1 and y[1] == b[0], y, b)
+    _check(len(y) >= 2 and len(b) == 1 and y[-1] == b[0], y, b)
     return y
 
 
-def _rows(rng: np.random.Generator) -> Iterator[Case]:
+def _row_cases(rng: np.random.Generator) -> Iterator[Case]:
     for n, f in zip(SIZES, SIZES[4:] + SIZES[:4], strict=True):
         yield (rng.standard_normal((n, f)),), {}
+    for shape in ((9, 5, 3), (7, 4, 6, 20), (5, 2, 3, 4, 65)):
+        yield (rng.standard_normal(shape),), {}
+
+
+def _sum_cases(rng: np.random.Generator) -> Iterator[Case]:
+    yield from _row_cases(rng)
+    for n, f in ((SUM_ROWS, 2), (SUM_ROWS + 1, 70), (2 * SUM_ROWS + 3, 1)):
+        yield (rng.standard_normal((n, f)),), {}
+    for shape in ((5, 17, 31, 3), (3, 29, 30, 33), (4, 7, 60, 130), (2, 3, 19, 31, 8)):
+        yield (rng.standard_normal(shape),), {}
 
 
 @op(
     shape=_shape_add_bias,
     gradient=lambda g, y, x, b: (g, sum_rows(g)),
     scale=lambda x, b: abs(x) + abs(b),
-    cases=lambda rng: (((y, rng.standard_normal(y.shape[1])), {}) for (y,), _ in _rows(rng)),
+    cases=lambda rng: (((y, rng.standard_normal(y.shape[-1])), {}) for (y,), _ in _row_cases(rng)),
     elementwise=True,
 )
 def add_bias(x, b):
@@ -116,19 +151,28 @@ def add_bias(x, b):
 
 
 def _shape_sum_rows(g: Shape) -> Shape:
-    _check(len(g) == 2, g, ())
-    return (g[1],)
+    _check(len(g) >= 2, g, ())
+    return (g[-1],)
+
+
+def _parts(g: Shape) -> int:
+    """How many sums of SUM_ROWS rows there are."""
+    return -(-_rows(g) // SUM_ROWS)
 
 
 @op(
     shape=_shape_sum_rows,
-    terms=lambda g: g[0],
-    scale=lambda g: abs(g).sum(axis=0),
-    cases=_rows,
+    terms=lambda g: min(_rows(g), SUM_ROWS) + _parts(g) - 1,
+    scale=lambda g: abs(_flat(g)).sum(axis=0),
+    workspace=lambda g: _parts(g) * g[-1] if _parts(g) >= 4 else 0,
+    cases=_sum_cases,
 )
 def sum_rows(g):
-    """``g (N, F) -> (F,)``, the sum over the batch: the gradient of a bias."""
-    return g.sum(axis=0)
+    """``g (N, F) -> (F,)``, the sum over the rows: the gradient of a bias."""
+    rows, f = _flat(g), g.shape[-1]
+    whole = len(rows) // SUM_ROWS
+    sums = rows[: whole * SUM_ROWS].reshape(whole, SUM_ROWS, f).sum(axis=1)
+    return sums.sum(axis=0) + rows[whole * SUM_ROWS :].sum(axis=0)
 
 
 def _shape_dense(x: Shape, w: Shape, b: Shape | None = None, *, activation: str) -> Shape:
@@ -156,9 +200,9 @@ def _dense_scale(x: np.ndarray, w: np.ndarray, *b: np.ndarray, activation: str) 
 
 @op(
     shape=_shape_dense,
-    terms=lambda x, w, *b, activation: x[1] + 8,
+    terms=lambda x, w, *b, activation: x[-1] + 8,
     scale=_dense_scale,
-    flops=lambda x, w, *b, activation: 2.0 * x[0] * x[1] * w[1],
+    flops=lambda x, w, *b, activation: _flops(x, w),
     cases=_dense_cases,
 )
 def dense(x, w, b=None, *, activation="linear"):
@@ -176,15 +220,15 @@ def _shape_dense_dx(g: Shape, w: Shape, y: Shape, *, activation: str) -> Shape:
 def _dense_dx_cases(rng: np.random.Generator) -> Iterator[Case]:
     for number, ((g, w), _) in enumerate(_products("nf kf")(rng)):
         activation = DENSE_ACTIVATIONS[1:][number % (len(DENSE_ACTIVATIONS) - 1)]
-        y = OPS[activation](rng.standard_normal((len(g), len(w))))
+        y = OPS[activation](rng.standard_normal((*g.shape[:-1], len(w))))
         yield (g, w, y.astype(np.float32).astype(float)), {"activation": activation}
 
 
 @op(
     shape=_shape_dense_dx,
-    terms=lambda g, w, y, *, activation: g[1] + 8,
+    terms=lambda g, w, y, *, activation: g[-1] + 8,
     scale=lambda g, w, y, *, activation: abs(g) @ abs(w).T * (1.0 + abs(y)),
-    flops=lambda g, w, y, *, activation: 2.0 * g[0] * g[1] * w[0],
+    flops=lambda g, w, y, *, activation: _flops(g, w[:1]),
     cases=_dense_dx_cases,
 )
 def dense_dx(g, w, y, *, activation):

@@ -1,4 +1,4 @@
-"""Softmax over the last axis. N batch, C classes."""
+"""Softmax over the last axis: rows (N, C) or (N, ..., C). N batch, C classes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from fastnn.ops.declare import SIZES, Case, op, same_shape
 def _rows(rng: np.random.Generator) -> Iterator[Case]:
     for n, c in zip(SIZES, SIZES[4:] + SIZES[:4], strict=True):
         yield (4.0 * rng.standard_normal((n, c)),), {}
+    for shape in ((6, 5, 3), (5, 2, 7, 17)):
+        yield (4.0 * rng.standard_normal(shape),), {}
     yield (np.array([[1e30, 0.0, -1e30], [80.0, 90.0, 100.0]]),), {}
 
 
@@ -22,15 +24,15 @@ def _gradient_rows(rng: np.random.Generator) -> Iterator[Case]:
 
 
 def _shape(x: Shape) -> Shape:
-    if len(x) != 2:
-        raise ValueError(f"needs an array of shape (batch, classes). Received: shape {x}")
+    if len(x) < 2:
+        raise ValueError(f"needs an array of shape (batch, ..., classes). Received: shape {x}")
     return x
 
 
 @op(
     shape=_shape,
     gradient=lambda g, y, x: (softmax_dx(g, y),),
-    terms=lambda x: x[1] + 8,
+    terms=lambda x: x[-1] + 8,
     scale=lambda x: 1.0 + np.minimum(abs(x - x.max(axis=-1, keepdims=True)), 100.0) / 8,
     cases=_rows,
 )
@@ -42,7 +44,7 @@ def softmax(x):
 
 @op(
     shape=same_shape,
-    terms=lambda g, y: g[1] + 3,
+    terms=lambda g, y: g[-1] + 3,
     scale=lambda g, y: y * (abs(g) + (abs(g) * y).sum(axis=-1, keepdims=True)),
     cases=_gradient_rows,
 )

@@ -1,4 +1,4 @@
-"""Optimizer updates: the only ops that work in place, on flat vectors of all parameters.
+"""Updates, in place: of the optimizers, on flat vectors of all parameters, and of moving averages.
 
 ``rates`` holds what changes from step to step; the optimizer computes it ahead for all steps of an epoch, in double
 precision: ``[learning rate]``, and for the Adam family ``[learning rate, learning rate * sqrt(1 - beta_2^t) / (1 -
@@ -84,3 +84,25 @@ def rmsprop_momentum(p, v, b, g, rates, *, rho, momentum, epsilon):
     v = rho * v + (1.0 - rho) * g * g
     b = momentum * b + rates[0] * g / np.sqrt(v + epsilon)
     return p - b, v, b
+
+
+def _shape_moving_average(m: Shape, new: Shape, **attrs: Any) -> None:
+    if m != new:
+        raise ValueError(f"needs an average and a new value of one shape. Received: {m} and {new}")
+
+
+def _moving_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for n in (*SIZES, 100):
+        yield (rng.standard_normal(n), rng.standard_normal(n)), {"momentum": 0.99}
+
+
+@op(
+    shape=_shape_moving_average,
+    updates=(0,),
+    terms=lambda m, new, **attrs: 3,
+    scale=lambda m, new, momentum: momentum * abs(m) + (1.0 - momentum) * abs(new),
+    cases=_moving_cases,
+)
+def moving_average(m, new, *, momentum):
+    """``m = momentum * m + (1 - momentum) * new``."""
+    return (momentum * m + (1.0 - momentum) * new,)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnn.graph import Node, Tensor, consumers, rewrite
-from fastnn.ops import loss, matrix, pointwise, softmax
-from fastnn.ops.declare import Op
+from fastnn.ops import conv, depthwise, loss, matrix, pointwise, pool, softmax
+from fastnn.ops.declare import OPS, Op
+from fastnn.ops.shape import reshape
 
 Roots = Sequence[Tensor | Node]
 
@@ -33,25 +34,66 @@ def losses_on_logits(roots: Roots) -> dict[Tensor | Node, Any]:
     return rewrite(roots, rule)
 
 
-def dense_layers(roots: Roots) -> dict[Tensor | Node, Any]:
-    """Bias and activation go into the product that feeds them; an activation's slope into the gradient's product."""
+#: what produces -> the same with a bias and an activation at its end
+_FORWARD: dict[Op, Op] = {
+    matrix.matmul: matrix.dense,
+    conv.conv: conv.fused_conv,
+    depthwise.depthwise_conv: depthwise.fused_depthwise_conv,
+}
+#: what carries a gradient back -> the same, times the slope of the activation before it
+_BACKWARD: dict[Op, Op] = {matrix.matmul_nt: matrix.dense_dx, conv.conv_dx: conv.fused_conv_dx}
+
+
+#: gradients of a pool that hand each number on to one pixel, which has the value of the pool's output
+_TO_ONE_PIXEL = (pool.max_pool_dx, pool.global_max_pool_dx)
+
+
+def epilogues(roots: Roots) -> dict[Tensor | Node, Any]:
+    """Bias and activation go into the product or convolution that feeds them; an activation's slope into the one that
+    brings the gradient, on its way past views and before a maximum is unpooled.
+    """
     count = consumers(roots)
+    fused_ops = set(_FORWARD.values())
+
+    def alone(tensor: Tensor) -> bool:
+        """Whether nobody else reads it."""
+        return count.get(id(tensor)) == 1 and tensor.place is None
+
+    def slope(name: str, before: Tensor, g: Tensor, y: Tensor) -> Any:
+        """``<name>_dx(g, y)`` where g was ``before`` in the graph as it was; None if it can go nowhere else."""
+        maker = g.node
+        if maker is None or before.node is None or maker.op is not before.node.op or not alone(before):
+            return None
+        if maker.op in _BACKWARD:
+            return _BACKWARD[maker.op](*maker.inputs, y, **maker.attrs, activation=name)
+        if maker.op is reshape:
+            further = slope(name, before.node.inputs[0], maker.inputs[0], reshape(y, shape=maker.inputs[0].shape[1:]))
+            return None if further is None else reshape(further, **maker.attrs)
+        if maker.op in _TO_ONE_PIXEL and maker.inputs[1] is y:
+            pooled = maker.inputs[2]
+            further = slope(name, before.node.inputs[0], maker.inputs[0], pooled)
+            further = OPS[f"{name}_dx"](maker.inputs[0], pooled) if further is None else further
+            return maker.op(further, y, pooled, **maker.attrs)
+        return None
 
     def rule(node: Node, inputs: tuple[Tensor, ...]) -> Any:
         maker = inputs[0].node if inputs else None
-        if maker is None or count.get(id(node.inputs[0])) != 1 or node.inputs[0].place is not None:
+        if maker is None:
             return None
-        if node.op is matrix.add_bias and maker.op is matrix.matmul:
-            return matrix.dense(*maker.inputs, inputs[1], activation="linear")
-        if node.op.name in pointwise.DENSE_ACTIVATIONS:
-            if maker.op is matrix.matmul or (maker.op is matrix.dense and maker.attrs["activation"] == "linear"):
-                return matrix.dense(*maker.inputs, activation=node.op.name)
+        if node.op is matrix.sum_rows and maker.op in _TO_ONE_PIXEL:
+            return matrix.sum_rows(maker.inputs[0])
         name = node.op.name.removesuffix("_dx")
-        if maker.op is matrix.matmul_nt and name != node.op.name and name in pointwise.OUTPUT_GRADIENTS:
-            return matrix.dense_dx(*maker.inputs, inputs[1], activation=name)
+        if name != node.op.name:
+            return slope(name, node.inputs[0], *inputs) if name in pointwise.OUTPUT_GRADIENTS else None
+        if not alone(node.inputs[0]):
+            return None
+        if node.op is matrix.add_bias and maker.op in _FORWARD:
+            return _FORWARD[maker.op](*maker.inputs, inputs[1], **maker.attrs, activation="linear")
+        if node.op.name in pointwise.DENSE_ACTIVATIONS:
+            if maker.op in _FORWARD:
+                return _FORWARD[maker.op](*maker.inputs, **maker.attrs, activation=name)
+            if maker.op in fused_ops and maker.attrs["activation"] == "linear":
+                return maker.op(*maker.inputs, **{**maker.attrs, "activation": name})
         return None
 
     return rewrite(roots, rule)
-
-
-PASSES = (dense_layers,)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fastnn.graph import ALL, Node, Place, Shape, Tensor, format_shape
+from fastnn.graph import Node, Place, Shape, Tensor, format_shape
 from fastnn.ops.declare import Op
-from fastnn.plan import fuse
-from fastnn.plan.memory import Lifetime, assign
+from fastnn.plan.algorithms import choose
+from fastnn.plan.fuse import epilogues
+from fastnn.plan.layout import ARENA, CONSTANTS, Layout, elements, sized_inputs
+from fastnn.plan.norms import fused_norms
 from fastnn.plan.schedule import schedule
 
-#: The buffer that the Plan lays out for itself; the others are handed in at run time.
-ARENA = "arena"
+#: From roots to what each root becomes.
+Pass = Callable[[Sequence[Tensor | Node]], Mapping[Tensor | Node, Any]]
 
 
 class Operand(NamedTuple):
@@ -40,12 +42,13 @@ class Step(NamedTuple):
     attrs: Mapping[str, Any]
     flops: float
     elements: int  # numbers read and written
+    workspace: int  # where in the arena the kernel finds memory for itself
 
     def line(self) -> str:
         shapes = " ".join(format_shape(i.shape) for i in self.inputs)
         results = " ".join(format_shape(o.shape) for o in self.outputs)
         shown = {k: v for k, v in self.attrs.items() if k not in ("seed", "stream")}
-        attrs = " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
+        attrs = " ".join(filter(None, (_shown(k, v) for k, v in shown.items())))
         return f"{self.op.name:<26} {shapes} -> {results}{'  ' + attrs if attrs else ''}"
 
 
@@ -57,39 +60,53 @@ class Plan:
         batch: the largest batch; smaller ones run the same Plan on fewer rows
         dtype: "float32" or "float64"
         name: for printing
+        passes: what is done to the graph first
+        weights: names of buffers that seldom change. What depends on them alone is computed when a Program is told to
+            ``prepare``, and kept
 
     Attributes:
-        steps: list of Step
-        buffers: names of the buffers that the steps use, the arena first
-        arena_size: elements of the arena
+        constants: list of Step, those of ``prepare``
+        steps: list of Step, those of each batch
+        buffers: names of the buffers that the steps use, the Program's own two first
+        arena_size, constants_size: elements of these two
     """
 
-    def __init__(self, roots: Sequence[Tensor | Node], *, batch: int, dtype: str = "float32", name: str = "") -> None:
-        for fusion in fuse.PASSES:
-            rewritten = fusion(roots)
+    def __init__(
+        self,
+        roots: Sequence[Tensor | Node],
+        *,
+        batch: int,
+        dtype: str = "float32",
+        name: str = "",
+        passes: Sequence[Pass] = (fused_norms, epilogues, choose),
+        weights: Collection[str] = (),
+    ) -> None:
+        for improve in passes:
+            rewritten = improve(roots)
             roots = [rewritten[root] for root in roots]
         self.name = name
         self.batch = batch
         self.dtype = dtype
-        nodes = schedule(roots)
-        places, self.arena_size = _lay_out(nodes, batch)
-        self.steps = [self._step(node, places) for node in nodes if not _is_view(node)]
-        used = {o.place.buffer for step in self.steps for o in (*step.outputs, *step.inputs)}
-        self.buffers = (ARENA, *sorted(used - {ARENA}))
+        layout = Layout(schedule(roots), batch, weights)
+        self.constants = [self._step(node, layout) for node in layout.constants]
+        self.steps = [self._step(node, layout) for node in layout.steps]
+        self.arena_size, self.constants_size = layout.arena_size, layout.constants_size
+        used = {o.place.buffer for step in (*self.constants, *self.steps) for o in (*step.outputs, *step.inputs)}
+        self.buffers = (ARENA, CONSTANTS, *sorted(used - {ARENA, CONSTANTS}))
 
-    def _step(self, node: Node, places: Mapping[int, Place]) -> Step:
+    def _step(self, node: Node, layout: Layout) -> Step:
         def operand(tensor: Tensor) -> Operand:
-            return Operand(tensor.shape, tensor.dtype, places.get(id(tensor)) or _given(tensor))
+            return Operand(tensor.shape, tensor.dtype, layout.place(tensor))
 
         if node.output is None:
             outputs = [node.inputs[i] for i in node.op.updates]
             inputs = [t for i, t in enumerate(node.inputs) if i not in node.op.updates]
         else:
             outputs, inputs = [node.output], list(node.inputs)
-        shapes = [tuple(self.batch if size in (None, ALL) else size for size in t.shape) for t in node.inputs]
-        touched = sum(_elements(t.shape, self.batch) for t in (*outputs, *inputs))
+        shapes = sized_inputs(node, self.batch)
+        touched = sum(elements(t.shape, self.batch) for t in (*outputs, *inputs))
         if node.op.updates:
-            touched += sum(_elements(t.shape, self.batch) for t in outputs)
+            touched += sum(elements(t.shape, self.batch) for t in outputs)
         return Step(
             node.op,
             tuple(map(operand, outputs)),
@@ -97,6 +114,7 @@ class Plan:
             node.attrs,
             node.op.count_flops(*shapes, **node.attrs),
             touched,
+            layout.workspace(node),
         )
 
     @property
@@ -105,17 +123,24 @@ class Plan:
         return sum(step.flops for step in self.steps)
 
     def __str__(self) -> str:
-        """One line a step: op, shapes, attributes; where the result goes; floating-point operations and bytes."""
+        """One line a step: op, shapes, attributes; where the result goes; floating-point operations and bytes.
+
+        The steps of ``prepare`` have numbers with a c.
+        """
         width = 4 if self.dtype == "float32" else 8
+        numbered = [(f"c{i}", step) for i, step in enumerate(self.constants)]
+        numbered += [(str(i), step) for i, step in enumerate(self.steps)]
         rows = [
-            (str(i), step.line(), _where(step), f"{step.flops / 1e3:,.1f}", f"{width * step.elements / 1e3:,.1f}")
-            for i, step in enumerate(self.steps)
+            (number, step.line(), _where(step), f"{step.flops / 1e3:,.1f}", f"{width * step.elements / 1e3:,.1f}")
+            for number, step in numbered
         ]
         table = [("", "step", "result in", "kFLOP", "kB"), *rows]
         widths = [max(len(row[c]) for row in table) for c in range(5)]
         head = f"Plan {self.name}: {len(self.steps)} steps, batch {self.batch}, {self.dtype}, " + (
             f"{self.flops / 1e6:.3f} MFLOP, arena {width * self.arena_size / 1e3:,.1f} kB"
         )
+        if self.constants:
+            head += f", constants {width * self.constants_size / 1e3:,.1f} kB"
         lines = [
             f"{n:>{widths[0]}}  {line:<{widths[1]}}  {place:<{widths[2]}}  {flops:>{widths[3]}}  {size:>{widths[4]}}"
             for n, line, place, flops, size in table
@@ -123,64 +148,19 @@ class Plan:
         return "\n".join([head, *lines])
 
 
-def _lay_out(nodes: Sequence[Node], batch: int) -> tuple[dict[int, Place], int]:
-    """Places for the tensors that have none."""
-    alias = {id(node.output): node.inputs[0] for node in nodes if _is_view(node)}
-
-    def base(tensor: Tensor) -> Tensor:
-        while id(tensor) in alias:
-            tensor = alias[id(tensor)]
-        return tensor
-
-    last: dict[int, int] = {}
-    for position, node in enumerate(nodes):
-        for tensor in node.inputs:
-            last[id(base(tensor))] = position
-    groups: list[Lifetime] = []  # tensors that share memory: an elementwise op's output with an input that dies there
-    group_of: dict[int, int] = {}
-    for position, node in enumerate(nodes):
-        output = node.output
-        if output is None or output.place is not None or id(output) in alias:
-            continue
-        size = _elements(output.shape, batch)
-        end = last.get(id(output), position)
-        shared = None
-        if node.op.elementwise:
-            for tensor in node.inputs:
-                group = group_of.get(id(base(tensor)))
-                if group is not None and groups[group].last == position and groups[group].size == size:
-                    shared = group
-                    break
-        if shared is None:
-            shared = len(groups)
-            groups.append(Lifetime(size, position, end))
-        groups[shared].last = end
-        group_of[id(output)] = shared
-    offsets, total = assign(groups)
-    places = {tensor: Place(ARENA, offsets[group]) for tensor, group in group_of.items()}
-    for node in nodes:
-        if _is_view(node):
-            source = base(node.inputs[0])
-            places[id(node.output)] = places.get(id(source)) or _given(source)
-    return places, total
+#: Attributes with one number for each axis, and the number that does nothing.
+_AXES = {"strides": 1, "dilations": 1, "pads": (0, 0)}
 
 
-def _is_view(node: Node) -> bool:
-    """Whether a node costs nothing: its output is its input's memory (unless it is wanted in a place of its own)."""
-    return node.op.view and node.output is not None and node.output.place is None
-
-
-def _elements(shape: Shape, batch: int) -> int:
-    size = 1
-    for extent in shape:
-        size *= batch if extent in (None, ALL) else extent
-    return size
-
-
-def _given(tensor: Tensor) -> Place:
-    if tensor.place is None:
-        raise ValueError(f"plan: the input {tensor!r} has no place")
-    return tensor.place
+def _shown(name: str, value: Any) -> str:
+    """An attribute as text; nothing where it does nothing."""
+    if (name in _AXES and all(v == _AXES[name] for v in value)) or (name, value) == ("groups", 1):
+        return ""
+    if name == "pads":
+        return "pads=" + ",".join(f"{before}+{after}" for before, after in value)
+    if isinstance(value, tuple):
+        return f"{name}=" + "x".join(map(str, value))
+    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
 
 
 def _where(step: Step) -> str:

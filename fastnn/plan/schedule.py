@@ -15,18 +15,28 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
     inputs and for whatever reads the memory that it overwrites.
     """
     nodes = nodes_behind(roots)
+    behind = views(nodes)
     order = [node for node in nodes if not node.op.updates]
     for update in (node for node in nodes if node.op.updates):
         overwritten = [update.inputs[i] for i in update.op.updates]
         ready = 0
         for position, node in enumerate(order, start=1):
             makes = node.output is not None and any(i is node.output for i in update.inputs)
-            reads = any(_share_memory(i, o) for i in node.inputs for o in overwritten)
+            reads = any(_share_memory(behind.get(id(i), i), o) for i in node.inputs for o in overwritten)
             writes = any(_share_memory(node.output, i) for i in update.inputs) if node.output is not None else False
             if makes or reads or writes:
                 ready = position
         order.insert(ready, update)
     return order
+
+
+def views(nodes: Sequence[Node]) -> dict[int, Tensor]:
+    """For each view (by id) the tensor whose memory it is; ``nodes`` are in the order in which they run."""
+    behind: dict[int, Tensor] = {}
+    for node in nodes:
+        if node.op.view:
+            behind[id(node.output)] = behind.get(id(node.inputs[0]), node.inputs[0])
+    return behind
 
 
 def _share_memory(a: Tensor, b: Tensor) -> bool:

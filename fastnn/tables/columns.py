@@ -6,17 +6,16 @@ pandas is used through the Series it is given; importing this module needs NumPy
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.tables.stored import Fields
+from fastnn.jobs.stored import Fields
+from fastnn.jobs.words import listed, near_misses, rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,38 +267,3 @@ def refuse_missing(series: pd.Series, absent: np.ndarray, remark: str = "") -> N
         labels = ", ".join(str(series.index[i]) for i in where[:5]) + (", ..." if len(where) > 5 else "")
         told = f" ({remark})" if remark else ""
         raise ValueError(f"column {series.name!r}: no value in row{'s' if len(where) > 1 else ''} {labels}{told}")
-
-
-def near_misses(name: str, names: Iterable[str]) -> str:
-    """What else ``name`` may have meant, as the end of a sentence.
-
-    Example:
-        >>> near_misses("radius_mean", ["mean radius", "age"])
-        " (did you mean 'mean radius'?)"
-        >>> near_misses("xyz", ["age", "sex"])
-        " (there are 'age', 'sex')"
-    """
-    names = list(names)
-    found: dict[str, None] = {}
-    for key in (str.casefold, _sorted_words):
-        known = {key(other): other for other in names}
-        found.update(dict.fromkeys(known[m] for m in difflib.get_close_matches(key(name), known, n=3, cutoff=0.7)))
-    if found:
-        return f" (did you mean {' or '.join(repr(other) for other in list(found)[:3])}?)"
-    return f" (there are {listed(names)})" if names else ""
-
-
-def _sorted_words(name: str) -> str:
-    return " ".join(sorted(re.findall(r"[^\W_]+", name.casefold())))
-
-
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """Quoted names, the first few of them."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
-
-
-def rows(count: int) -> str:
-    """ "1 row", "2 rows"."""
-    return f"{count} row" if count == 1 else f"{count} rows"

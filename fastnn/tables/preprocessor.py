@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn.evaluation import regression_metrics
+from fastnn.jobs.preprocessor import Preprocessor
+from fastnn.jobs.stored import Fields
+from fastnn.jobs.words import listed, near_misses, rows
 from fastnn.tables.columns import (
     CategoryColumn,
     Column,
@@ -23,19 +27,15 @@ from fastnn.tables.columns import (
     first,
     is_category,
     is_present,
-    listed,
     moments,
-    near_misses,
     parse_numbers,
     positions,
     read_numbers,
     read_texts,
     refuse_infinite,
     refuse_missing,
-    rows,
     text_of,
 )
-from fastnn.tables.stored import Fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,9 +51,10 @@ FORMAT = 1
 MAX_CATEGORIES = 100  # a text column with more of them is left out unless it is asked for
 MAX_INTEGER_CLASSES = 10  # a whole-number target with at most so many different values is a set of classes
 MAX_CLASSES = 1000
+MOST_TOLD = 50  # columns in a description
 
 
-class TablePreprocessor:
+class TablePreprocessor(Preprocessor):
     """Turn raw table rows into network inputs, with what was learnt from the training rows.
 
     Numbers are standardized with the mean and the population standard deviation of the training rows (a constant column
@@ -117,8 +118,6 @@ class TablePreprocessor:
         self.categorical = tuple(categorical)
         self.positive = positive
         self.na_values = tuple(na_values)
-        self.kind = ""
-        self.classes: tuple[str, ...] = ()
         self.columns: tuple[Column, ...] = ()
         self.target_is_number = False
         self.target_mean = 0.0
@@ -245,20 +244,9 @@ class TablePreprocessor:
         else:
             if len(levels) > min(MAX_CLASSES, max(10, len(present) // 2)):
                 raise ValueError(f"the target {name!r} has too many classes: {len(levels)} in {rows(len(present))}")
-            self.kind = "binary" if len(levels) == 2 else "multiclass"
-            self.classes = self._positive_last(levels)
+            self.learn_classes(levels, self.positive, f"the target column {name!r}")
         choice = " (choose with --positive)" if self.kind == "binary" and self.positive is None else ""
         logger.info("target %r: %s%s", name, self.describe_target(), choice)
-
-    def _positive_last(self, levels: list[str]) -> tuple[str, ...]:
-        if self.positive is None:
-            return tuple(levels)
-        if self.positive not in levels:
-            near = near_misses(self.positive, levels)
-            raise ValueError(f"the positive class {self.positive!r} is not in the target column {self.target!r}{near}")
-        if len(levels) != 2:
-            raise ValueError(f"a positive class ({self.positive!r}) needs two classes, not {len(levels)}")
-        return tuple(sorted(levels, key=lambda level: level == self.positive))
 
     # ---------------------------------------------------------------- using
 
@@ -273,9 +261,9 @@ class TablePreprocessor:
         return [name for column in self.columns for name in column.feature_names]
 
     @property
-    def outputs(self) -> int:
-        """Number of network outputs: 1 for two classes and for a number, K for several classes."""
-        return len(self.classes) if self.kind == "multiclass" else 1
+    def input_shape(self) -> tuple[int, ...]:
+        """``(F,)``."""
+        return (self.features,)
 
     @property
     def text_columns(self) -> list[str]:
@@ -283,13 +271,20 @@ class TablePreprocessor:
         names = [column.name for column in self.columns if isinstance(column, CategoryColumn)]
         return names if self.target_is_number else [*names, self.target]
 
-    def describe_target(self) -> str:
-        """The kind of target in words."""
+    def describe(self) -> str:
+        """What it does, in lines of text, one for each of the first columns."""
+        lines = [
+            f"target {self.target!r}: {self.describe_target()}",
+            f"{len(self.columns)} columns, {self.features} features",
+            f"missing values: {self.missing}; unknown categories: {self.unknown}",
+        ]
         if self.kind == "regression":
-            return "a number"
-        if self.kind == "binary":
-            return f"two classes; {self.classes[1]!r} is the positive one, {self.classes[0]!r} the other"
-        return f"{len(self.classes)} classes: {listed(self.classes)}"
+            lines[0] += f", mean {self.target_mean:g}, deviation {self.target_scale:g}"
+        width = max(len(column.name) for column in self.columns[:MOST_TOLD])
+        lines += [f"  {column.name:<{width}}  {column.describe()}" for column in self.columns[:MOST_TOLD]]
+        if len(self.columns) > MOST_TOLD:
+            lines.append(f"  and {len(self.columns) - MOST_TOLD} more")
+        return "\n".join(lines)
 
     def transform(self, frame: pd.DataFrame, *, unknown: str | None = None) -> np.ndarray:
         """Raw rows to network inputs.
@@ -377,17 +372,17 @@ class TablePreprocessor:
         values: np.ndarray = np.asarray(prediction, np.float64).reshape(-1) * self.target_scale + self.target_mean
         return values
 
-    def to_classes(self, prediction: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-        """Network outputs, (N, 1) or (N, K) probabilities, to class names: object array (N,) of str.
+    def prediction_columns(self, output: np.ndarray, threshold: float = 0.5) -> dict[str, np.ndarray]:
+        """What is told of network outputs: for a number, the prediction in its own units."""
+        if self.kind == "regression":
+            return {"prediction": self.to_units(output)}
+        return super().prediction_columns(output, threshold)
 
-        Of two classes the positive one is chosen where its probability is above ``threshold``.
-        """
-        if self.kind == "binary":
-            codes = (np.asarray(prediction).reshape(-1) > threshold).astype(np.int64)
-        else:
-            codes = np.argmax(prediction, axis=1)
-        names: np.ndarray = np.array(self.classes, object)[codes]
-        return names
+    def score(self, truth: np.ndarray, output: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
+        """Metrics of network outputs, (N, 1) or (N, K), against ``target_values`` (N,)."""
+        if self.kind == "regression":
+            return regression_metrics(truth, self.to_units(output))
+        return super().score(truth, output, threshold)
 
     @property
     def _reading(self) -> Reading:
@@ -411,6 +406,7 @@ class TablePreprocessor:
         """All that was learnt, as JSON-able data; ``from_config`` is the way back, bit for bit."""
         self._require_learnt()
         return {
+            "data": "table",
             "format": FORMAT,
             "target": self.target,
             "kind": self.kind,
@@ -433,6 +429,7 @@ class TablePreprocessor:
             ValueError: anything missing, unknown, of the wrong type or out of range; the message names it.
         """
         fields = Fields(config, "preprocessing")
+        fields.text("data", ("table",))
         fields.demand(fields.number("format") == FORMAT, "format", f"must be {FORMAT} in this version of fastnn")
         pre = cls(
             target=fields.text("target"),

@@ -1,4 +1,4 @@
-"""Tables from files, and their split into training, validation and test rows, with pandas and scikit-learn.
+"""Tables from files, with pandas, and the one that scikit-learn carries.
 
 A table that is read here has the row labels 1, 2, 3, ...: row 1 is the first one under the header.
 """
@@ -12,30 +12,20 @@ import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fastnn.tables.columns import listed, near_misses, rows
+from fastnn.jobs.words import near_misses
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Split", "breast_cancer_table", "read_table", "split_rows"]
+__all__ = ["breast_cancer_table", "read_table"]
 
 logger = logging.getLogger(__name__)
 
 SEPARATORS = ",;\t|"
 NAMES_OF_SEPARATORS = {";": "semicolon", "\t": "tab", "|": "bar"}
 HEAD = 65536  # bytes or characters looked at to find out what a file is
-
-
-class Split(NamedTuple):
-    """Row positions (not labels) of each part, int64, sorted; ``validation`` is empty if none was asked for."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
 
 
 def read_table(path: str | Path, text_columns: Iterable[str] = ()) -> pd.DataFrame:
@@ -170,95 +160,3 @@ def _header(path: Path, text: str, separator: str) -> list[str]:
 def _has_decimal_comma(text: str) -> bool:
     head = text[:HEAD]
     return bool(re.search(r"[;\n]-?\d+,\d+\s*[;\n]", head)) and not re.search(r"[;\n]-?\d+\.\d+\s*[;\n]", head)
-
-
-def split_rows(
-    labels: np.ndarray | None,
-    count: int,
-    *,
-    test_size: float = 0.2,
-    validation_size: float = 0.2,
-    groups: np.ndarray | None = None,
-    seed: int = 0,
-) -> Split:
-    """Split N rows at random, with a seed.
-
-    Args:
-        labels: (N,) class names: each part gets its share of each class. None for a number as target.
-        count: N.
-        test_size: share of the rows that is held out, above 0 and below 1.
-        validation_size: share of the other rows that is used to watch the training, 0 for none.
-        groups: (N,) group of each row: the rows of a group stay together.
-        seed: 0 to 2**32 - 1; the same seed gives the same split.
-
-    Raises:
-        ValueError: too few rows or groups for the split.
-
-    Example:
-        >>> split = split_rows(np.array(["no", "yes"] * 10), 20)
-        >>> len(split.train), len(split.validation), len(split.test)
-        (12, 4, 4)
-    """
-    for name, size, least in (("test", test_size, 1e-9), ("validation", validation_size, 0.0)):
-        if not least <= size < 1:
-            raise ValueError(f"the {name} size must be a share below 1{' and above 0' * (least > 0)}. Received: {size}")
-    everything = np.arange(count)
-    rest, test = _split_once(everything, labels, groups, test_size, seed, "test")
-    if not validation_size:
-        return Split(rest, everything[:0], test)
-    train, validation = _split_once(rest, labels, groups, validation_size, seed, "validation")
-    return Split(train, validation, test)
-
-
-#: With more groups than this chance alone keeps the classes' shares, and placing each group with care takes minutes.
-MANY_GROUPS = 5000
-
-
-def _split_once(
-    places: np.ndarray, labels: np.ndarray | None, groups: np.ndarray | None, size: float, seed: int, part: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split row positions into those that stay and the ``part`` that leaves."""
-    from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
-
-    here = None if labels is None else labels[places]
-    try:
-        if groups is None:
-            _require_members(here, part)
-            stay, leave = train_test_split(places, test_size=size, stratify=here, random_state=seed)
-        else:
-            ours = groups[places]
-            units = len(set(ours))
-            if units < 2:
-                raise ValueError("there is only one group")
-            if here is None or units > MANY_GROUPS:
-                splitter = GroupShuffleSplit(n_splits=1, test_size=size, random_state=seed)
-                kept, left = next(splitter.split(places, groups=ours))
-            else:
-                folds, taken = _folds(size, units)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
-                    parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(places, here, ours)
-                    left = np.concatenate([fold for _, fold in parts][:taken])
-                kept = np.setdiff1d(np.arange(len(places)), left)
-            stay, leave = places[kept], places[left]
-    except ValueError as error:
-        raise ValueError(f"cannot split a {part} part off {rows(len(places))}: {error}") from None
-    if not len(stay) or not len(leave):
-        raise ValueError(f"cannot split a {part} part off {rows(len(places))}: one of the parts would be empty")
-    return np.sort(stay), np.sort(leave)
-
-
-def _folds(size: float, units: int) -> tuple[int, int]:
-    """The number of folds (20 or fewer, at most one for each group) and how many of them come closest to ``size``."""
-    choices = [(folds, max(1, round(size * folds))) for folds in range(2, min(20, units) + 1)]
-    fitting = [(folds, taken) for folds, taken in choices if taken < folds]
-    return min(fitting, key=lambda choice: abs(choice[1] / choice[0] - size))
-
-
-def _require_members(labels: np.ndarray | None, part: str) -> None:
-    if labels is None:
-        return
-    names, counts = np.unique(labels, return_counts=True)
-    few = [str(name) for name in names[counts < 2]]
-    if few:
-        raise ValueError(f"a class has 1 row only, too few to be in both parts: {listed(few)}")

@@ -319,6 +319,8 @@ static void arithmetic_is_right(void)
         check(&s, "clip", ref_clip, 0);
         s = make("reshape", "p=p", z);
         check(&s, "reshape", ref_reshape, 0);
+        s = make("reshape_weight", "p=p", z);
+        check(&s, "reshape_weight", ref_reshape, 0);
         for (int large = 0; large < 2; large++) {
             s = make("clip_norm", "p=p", z);
             s.attr.limit = large ? 1e3 : 0.3;
@@ -786,6 +788,24 @@ static void predictions_do_not_depend_on_batches_and_lanes(void)
     }
 }
 
+static void timing_runs_every_step_once(void)
+{
+    static struct net timed, net;
+    for (int lanes = 1; lanes <= LANES; lanes++)
+        for (int64_t rows = 8; rows <= BATCH; rows += BATCH - 8) {
+            double seconds[16];
+            CHECK(team_set_size(lanes) == 0, "%d", lanes);
+            build(&timed, 1);
+            build(&net, 1);
+            program_time(&timed.program, timed.bases, rows, seconds);
+            CHECK(program_run(&net.program, net.bases, 0, 1, BATCH, rows, 0) == 1, "one batch");
+            CHECK(!memcmp(timed.parameters, net.parameters, sizeof net.parameters), "%d lanes", lanes);
+            for (int i = 0; i < timed.program.n_steps; i++) CHECK(seconds[i] >= 0 && seconds[i] < 60, "step %d", i);
+            free(timed.arena);
+            free(net.arena);
+        }
+}
+
 /* -------------------------------------------------------------------------------------------------------- dispatch */
 
 static void unknown_names_are_refused(void)
@@ -843,6 +863,7 @@ int main(int argc, char **argv)
         training_gives_the_same_bits_on_any_number_of_lanes();
         a_time_limit_stops_between_batches();
         predictions_do_not_depend_on_batches_and_lanes();
+        timing_runs_every_step_once();
         printf("test_core: %s passed\n", all[i]);
         fflush(stdout);
     }

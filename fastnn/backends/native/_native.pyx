@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 
+from fastnn.ops.augment import FILL_MODES, INTERPOLATIONS
 from fastnn.plan import zeros
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
@@ -31,10 +32,23 @@ cdef extern from "kernels.h":
         int32_t changing
     struct attributes:
         double alpha, negative_slope, limit, l1, l2, threshold, rate, momentum, rho, beta_1, beta_2, epsilon
-        double weight_decay
-        int32_t nesterov, activation
+        double weight_decay, stddev
+        int32_t nesterov, activation, flip, horizontal, vertical, fill_mode, interpolation
+        double fill_value
         uint32_t stream
         uint64_t seed
+        int64_t groups, index
+        int64_t strides[3]
+        int64_t dilations[3]
+        int64_t kernel[3]
+        int64_t before[3]
+        int64_t after[3]
+        int64_t perm[6]
+        double turns[2]
+        double heights[2]
+        double widths[2]
+        double factors[2]
+        double limits[2]
     ctypedef void kernel(const step *, const void *) noexcept nogil
     struct step:
         kernel *run
@@ -43,6 +57,7 @@ cdef extern from "kernels.h":
         attributes attr
         double work
         int32_t inputs, outputs
+        void *workspace
     struct kernel_table:
         const char *isa
 
@@ -69,6 +84,7 @@ cdef extern from "program.h":
     double program_peak(double seconds) nogil
     void program_run_apart(program *const *programs, void *const *const *bases, int count, int64_t last,
                            int64_t batch, int64_t rows) nogil
+    void program_time(program *p, void *const *bases, int64_t rows, double *seconds) nogil
 
 DEF MAX_BUFFERS = 64
 DEF MAX_LANES = 256
@@ -91,13 +107,51 @@ cdef void set_attribute(attributes *a, str name, value) except *:
     elif name == "beta_2": a.beta_2 = value
     elif name == "epsilon": a.epsilon = value
     elif name == "weight_decay": a.weight_decay = value
+    elif name == "stddev": a.stddev = value
     elif name == "nesterov": a.nesterov = value
     elif name == "activation": a.activation = dispatch_activation(value.encode())
     elif name == "stream": a.stream = value
     elif name == "seed": a.seed = value
-    elif name == "shape": pass  # the arrays' sizes say it
+    elif name == "flip": a.flip = value
+    elif name == "groups": a.groups = value
+    elif name == "index": a.index = value
+    elif name == "strides": set_space(a.strides, value)
+    elif name == "dilations": set_space(a.dilations, value)
+    elif name == "kernel": set_space(a.kernel, value)
+    elif name == "horizontal": a.horizontal = value
+    elif name == "vertical": a.vertical = value
+    elif name == "fill_mode": a.fill_mode = FILL_MODES.index(value)
+    elif name == "interpolation": a.interpolation = INTERPOLATIONS.index(value)
+    elif name == "fill_value": a.fill_value = value
+    elif name == "turns": set_range(a.turns, value)
+    elif name == "heights": set_range(a.heights, value)
+    elif name == "widths": set_range(a.widths, value)
+    elif name == "factors": set_range(a.factors, value)
+    elif name == "limits": set_range(a.limits, value)
+    elif name == "pads":
+        set_space(a.before, [before for before, _ in value])
+        set_space(a.after, [after for _, after in value])
+    elif name == "perm":
+        if len(value) >= MAX_RANK:
+            raise ValueError(f"native: arrays have at most {MAX_RANK} axes. Received: perm={value}")
+        for axis, source in enumerate(value, start=1):
+            a.perm[axis] = source
+    elif name in ("shape", "sizes", "filters"): pass  # the arrays' sizes say it
     else:
         raise ValueError(f"native: attribute {name} is not known to the C core")
+
+
+cdef void set_space(int64_t *numbers, values) except *:
+    """One number for each spatial axis, the last of which is W."""
+    cdef int axis
+    for axis in range(len(values)):
+        numbers[3 - len(values) + axis] = values[axis]
+
+
+cdef void set_range(double *numbers, values) except *:
+    """Low and high, or nothing for None."""
+    if values is not None:
+        numbers[0], numbers[1] = values
 
 
 cdef void *address(array) except NULL:
@@ -112,17 +166,18 @@ cdef class Program:
     """A Plan in the C core. Same methods as the reference's ``Program``."""
 
     cdef program c
+    cdef program first  # the steps of prepare
     cdef void *bases[MAX_BUFFERS]
     cdef readonly object plan
-    cdef object arena
+    cdef object arena, constants
     cdef object lock
     cdef list others  # programs of the other lanes, see run_apart
     cdef dict slots  # buffer name -> its number
     cdef set overwritten  # buffers that steps update in place
-    cdef list names  # of the buffers, by number: the arena is 0
+    cdef list names  # of the buffers, by number: the arena is 0, the constants are 1
+    cdef list first_slots  # numbers of the buffers that prepare reads
 
-    def __cinit__(self, plan):
-        cdef int index = 0, count, bindings
+    def __cinit__(self, plan, Program lead=None):
         if plan.dtype != "float32":
             raise ValueError(f"native: computes in float32. Received: dtype={plan.dtype!r}")
         if len(plan.buffers) > MAX_BUFFERS:
@@ -133,24 +188,33 @@ cdef class Program:
         self.names = list(plan.buffers)
         self.overwritten = {o.place.buffer for step in plan.steps if step.op.updates for o in step.outputs}
         self.slots = {name: number for number, name in enumerate(plan.buffers)}
+        self.first_slots = sorted({self.slots[i.place.buffer] for step in plan.constants for i in step.inputs} - {0, 1})
         self.arena = zeros(plan.arena_size, np.float32)
+        self.constants = zeros(plan.constants_size, np.float32) if lead is None else lead.constants
         self.bases[0] = address(self.arena)
-        count = len(plan.steps)
-        bindings = sum(len(step.outputs) + len(step.inputs) for step in plan.steps)
-        self.c.steps = <step *>PyMem_Calloc(max(count, 1), sizeof(step))
-        self.c.bindings = <binding *>PyMem_Calloc(max(bindings, 1), sizeof(binding))
-        if self.c.steps == NULL or self.c.bindings == NULL:
-            raise MemoryError()
-        self.c.batch = plan.batch
-        for planned in plan.steps:
-            self._add_step(planned)
+        self.bases[1] = address(self.constants)
+        self._add_steps(&self.first, plan.constants)
+        self._add_steps(&self.c, plan.steps)
 
     def __dealloc__(self):
         PyMem_Free(self.c.steps)
         PyMem_Free(self.c.bindings)
+        PyMem_Free(self.first.steps)
+        PyMem_Free(self.first.bindings)
 
-    cdef void _add_step(self, planned) except *:
-        cdef step *s = &self.c.steps[self.c.n_steps]
+    cdef void _add_steps(self, program *p, steps) except *:
+        cdef int count = len(steps), bindings = sum(len(step.outputs) + len(step.inputs) for step in steps)
+        p.steps = <step *>PyMem_Calloc(max(count, 1), sizeof(step))
+        p.bindings = <binding *>PyMem_Calloc(max(bindings, 1), sizeof(binding))
+        if p.steps == NULL or p.bindings == NULL:
+            raise MemoryError()
+        p.batch = self.plan.batch
+        for planned in steps:
+            self._add_step(p, planned)
+
+    cdef void _add_step(self, program *p, planned) except *:
+        cdef step *s = &p.steps[p.n_steps]
+        cdef int axis
         s.run = dispatch_kernel(planned.op.name.encode())
         if s.run == NULL:
             raise NotImplementedError(f"native: has no kernel for the op {planned.op.name}")
@@ -159,13 +223,16 @@ cdef class Program:
         s.outputs = len(planned.outputs)
         s.inputs = len(planned.inputs)
         s.work = planned.flops
+        for axis in range(3):
+            s.attr.strides[axis] = s.attr.dilations[axis] = s.attr.kernel[axis] = 1
+        s.workspace = <char *>self.bases[0] + 4 * <int64_t>planned.workspace
         for name, value in planned.attrs.items():
             set_attribute(&s.attr, name, value)
         for number, operand in enumerate((*planned.outputs, *planned.inputs)):
-            self._add_operand(s, number, operand)
-        self.c.n_steps += 1
+            self._add_operand(p, s, number, operand)
+        p.n_steps += 1
 
-    cdef void _add_operand(self, step *s, int number, operand) except *:
+    cdef void _add_operand(self, program *p, step *s, int number, operand) except *:
         cdef tensor *t = &s.out[number] if number < s.outputs else &s.in_[number - s.outputs]
         cdef binding b
         cdef int axis
@@ -180,18 +247,38 @@ cdef class Program:
             t.size[axis] = shape[axis]
             if axis or not t.batch:
                 row *= shape[axis]
-        b.step = self.c.n_steps
+        b.step = p.n_steps
         b.array = number
         b.buffer = self.slots[operand.place.buffer]
         b.stream = operand.place.stream
         b.offset = operand.place.offset * _ITEM[operand.dtype]
         b.advance = row
-        program_bind(&self.c, b)
+        program_bind(p, b)
 
     cdef void _bind(self, dict buffers) except *:
         cdef int number
-        for number in range(1, len(self.names)):
+        for number in range(2, len(self.names)):
             self.bases[number] = address(buffers[self.names[number]])
+
+    def prepare(self, buffers):
+        """See ``fastnn.backends.numpy.Program.prepare``. The programs of the other lanes share the result."""
+        cdef int number
+        with self.lock:
+            for number in self.first_slots:
+                self.bases[number] = address(buffers[self.names[number]])
+            with nogil:
+                program_run(&self.first, self.bases, 0, 1, self.first.batch, self.first.batch, 0.0)
+
+    def time_steps(self, buffers, int64_t rows):
+        """See ``fastnn.backends.numpy.Program.time_steps``."""
+        cdef double[::1] seconds = np.zeros(max(self.c.n_steps, 1))
+        if rows > self.c.batch or rows < 1:
+            raise ValueError(f"native: rows must be 1 to {self.c.batch}. Received: {rows}")
+        with self.lock:
+            self._bind(buffers)
+            with nogil:
+                program_time(&self.c, self.bases, rows, &seconds[0])
+        return list(seconds)[: self.c.n_steps]
 
     def run(self, buffers, int64_t first, int64_t last, int64_t batch, int64_t rows, double seconds=0.0):
         """See ``fastnn.backends.numpy.Program.run``."""
@@ -215,7 +302,7 @@ cdef class Program:
         with self.lock:
             lanes = <int>min(team_size(), last)
             while len(self.others) < lanes - 1:
-                self.others.append(Program(self.plan))
+                self.others.append(Program(self.plan, self))
             self._bind(buffers)
             programs[0] = &self.c
             bases[0] = self.bases

@@ -23,7 +23,7 @@ class Program(reference.Program):
 
         if plan.dtype != "float32":
             raise ValueError(f"numba: computes in float32. Received: dtype={plan.dtype!r}")
-        missing = {step.op.name for step in plan.steps} - KERNELS.keys() - SHARED
+        missing = {step.op.name for step in (*plan.constants, *plan.steps)} - KERNELS.keys() - SHARED
         if missing:
             raise NotImplementedError(f"numba: has no kernel for the ops {', '.join(sorted(missing))}")
 

@@ -1,4 +1,4 @@
-"""Bringing data in. All but the first axis count as one."""
+"""Bringing data in: all but the first axis count as one. Parts of small arrays."""
 
 from __future__ import annotations
 
@@ -33,3 +33,13 @@ def gather(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
 @kernel
 def scatter(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
     _scatter.run(_matrix(outputs[0]), _matrix(inputs[0]), inputs[1])
+
+
+@kernel
+def take(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    outputs[0][...] = inputs[0][..., attrs["index"], :]
+
+
+@kernel
+def fill(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    outputs[0].fill(attrs["fill_value"])

@@ -9,11 +9,33 @@ Importing this imports Numba, so only who chooses the backend does it. Kernels a
 on disk. They run on the calling thread, without the GIL.
 """
 
-from fastnn.backends.numba import data, loss, matrix, metric, pointwise, random, softmax, update  # noqa: F401
+from fastnn.backends.numba import (  # noqa: F401
+    augment,
+    conv,
+    data,
+    depthwise,
+    layer_norm,
+    loss,
+    matrix,
+    metric,
+    norm,
+    pointwise,
+    pool,
+    random,
+    rectifier,
+    resize,
+    shape,
+    softmax,
+    update,
+    winograd,
+)
 from fastnn.backends.numba.jit import COMPILED, KERNELS
 
 __all__ = ["COMPILED", "KERNELS", "SHARED"]
 
 #: Ops that use the reference's body: sums over a whole weight, once a step, where NumPy's pairwise sum is as good, and
-#: a view, which is no step of a Plan at all.
-SHARED: frozenset[str] = frozenset({"clip_norm", "penalty", "reshape"})
+#: a view, which is no step of a Plan at all; copies in another order; and the matrices of images, a few numbers a row.
+SHARED: frozenset[str] = frozenset(
+    {"clip_norm", "penalty", "reshape", "reshape_weight", "crop", "transpose"}
+    | {"rotation_matrices", "zoom_matrices", "translation_matrices"}
+)

@@ -1,23 +1,33 @@
-"""Matrix products, biases and the fused dense layer. N batch, K summed, F outputs.
+"""Matrix products, biases and the fused dense layer. N rows, along all axes but the last, K summed, F outputs.
 
 All products are one, ``_product``: four rows by two vectors at a time, each element summed over k from 0 on by ``fma``
-in a register of its own. So its bits depend neither on the tile it falls in nor on the other rows.
+in a register of its own. So its bits depend neither on the tile it falls in nor on the other rows. Sums over many rows
+are sums of parts.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from fastnn.backends.numba.elementary import ZERO
-from fastnn.backends.numba.jit import IN1, IN2, INTEGER, KERNELS, OUT1, OUT2, Arrays, compiled, define, inner, kernel
+from fastnn.backends.numba.jit import IN1, IN2, INTEGER, KERNELS, OUT1, OUT2, Arrays, compiled, inner, kernel
 from fastnn.backends.numba.vector import LANES, fma, load, pointer, positive, spread, store
+from fastnn.ops.matrix import SUM_ROWS
 
 WIDE = 2 * LANES
 #: With fewer rows, or weights that stay in the cache anyway, copying the weights costs more than it gains.
 PACK_ROWS, PACK_SIZE = 12, 8192
 NO_BIAS = np.empty(0, np.float32)
+#: Rows that ``matmul_tn`` adds up before their sum is added to that of the other rows.
+PART_ROWS = 2048
+
+
+def flat(array: Any) -> Any:
+    """The rows along one axis."""
+    return array if array.ndim == 2 else array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 @inner
@@ -71,10 +81,11 @@ def _tile(out, rows, x_step, w, w_step, start, k, relu):  # type: ignore[no-unty
 
 
 @inner
-def _product(y, x, w, b, k, x_row, x_step, transposed, relu):  # type: ignore[no-untyped-def]
+def _product(y, x, x_first, w, b, k, x_row, x_step, transposed, relu):  # type: ignore[no-untyped-def]
     """``y (N, F) = b + sum over k of x * w``, with ``relu`` on top where asked.
 
-    x has its element (n, k) at ``n * x_row + k * x_step``; w is (K, F) or, transposed, (F, K); an empty b counts as 0.
+    x has its element (n, k) at ``x_first + n * x_row + k * x_step``; w is (K, F) or, transposed, (F, K); an empty b
+    counts as 0.
     """
     n, f = y.shape
     pack = transposed or (n >= PACK_ROWS and k * f >= PACK_SIZE)
@@ -94,12 +105,13 @@ def _product(y, x, w, b, k, x_row, x_step, transposed, relu):  # type: ignore[no
         for i in range(0, n, 4):
             # Where rows are missing, the last one is computed again
             i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
-            rows = pointer(x, i * x_row), pointer(x, i1 * x_row), pointer(x, i2 * x_row), pointer(x, i3 * x_row)
+            x0, x1 = pointer(x, x_first + i * x_row), pointer(x, x_first + i1 * x_row)
+            x2, x3 = pointer(x, x_first + i2 * x_row), pointer(x, x_first + i3 * x_row)
             if width == WIDE:
                 out = pointer(y, i * f + j), pointer(y, i1 * f + j), pointer(y, i2 * f + j), pointer(y, i3 * f + j)
             else:
                 out = pointer(edge, 0), pointer(edge, WIDE), pointer(edge, 2 * WIDE), pointer(edge, 3 * WIDE)
-            _tile(out, rows, x_step, source, w_step, pointer(start, 0), k, relu)
+            _tile(out, (x0, x1, x2, x3), x_step, source, w_step, pointer(start, 0), k, relu)
             if width < WIDE:
                 for r in range(min(4, n - i)):
                     for c in range(width):
@@ -109,19 +121,19 @@ def _product(y, x, w, b, k, x_row, x_step, transposed, relu):  # type: ignore[no
 @compiled(OUT2, IN2, IN2, IN1, INTEGER)
 def _dense(y, x, w, b, relu):  # type: ignore[no-untyped-def]
     k = x.shape[1]
-    _product(y, x, w, b, k, k, 1, False, relu)
+    _product(y, x, 0, w, b, k, k, 1, False, relu)
 
 
 @compiled(OUT2, IN2, IN2)
 def _matmul_nt(dx, g, w):  # type: ignore[no-untyped-def]
     f = g.shape[1]
-    _product(dx, g, w, NO_BIAS, f, f, 1, True, False)
+    _product(dx, g, 0, w, NO_BIAS, f, f, 1, True, False)
 
 
 @compiled(OUT2, IN2, IN2, IN2)
 def _dense_dx_relu(dx, g, w, y):  # type: ignore[no-untyped-def]
     f = g.shape[1]
-    _product(dx, g, w, NO_BIAS, f, f, 1, True, False)
+    _product(dx, g, 0, w, NO_BIAS, f, f, 1, True, False)
     for n in range(y.shape[0]):
         for k in range(y.shape[1]):
             dx[n, k] = dx[n, k] if y[n, k] > ZERO else ZERO
@@ -130,7 +142,14 @@ def _dense_dx_relu(dx, g, w, y):  # type: ignore[no-untyped-def]
 @compiled(OUT2, IN2, IN2)
 def _matmul_tn(dw, x, g):  # type: ignore[no-untyped-def]
     n, k = x.shape
-    _product(dw, x, g, NO_BIAS, n, 1, k, False, False)
+    _product(dw, x, 0, g[:PART_ROWS], NO_BIAS, min(n, PART_ROWS), 1, k, False, False)
+    part = np.empty(dw.shape if n > PART_ROWS else (0, 0), np.float32)
+    for first in range(PART_ROWS, n, PART_ROWS):
+        size = min(n - first, PART_ROWS)
+        _product(part, x, first * k, g[first : first + size], NO_BIAS, size, 1, k, False, False)
+        for i in range(k):
+            for f in range(g.shape[1]):
+                dw[i, f] += part[i, f]
 
 
 @compiled(OUT2, IN2, IN1)
@@ -143,36 +162,55 @@ def _add_bias(y, x, b):  # type: ignore[no-untyped-def]
 @compiled(OUT1, IN2)
 def _sum_rows(s, g):  # type: ignore[no-untyped-def]
     s[:] = ZERO
-    for n in range(g.shape[0]):
-        for f in range(g.shape[1]):
-            s[f] += g[n, f]
+    part = np.empty(s.size, np.float32)
+    for first in range(0, g.shape[0], SUM_ROWS):
+        part[:] = ZERO
+        for n in range(first, min(first + SUM_ROWS, g.shape[0])):
+            for f in range(s.size):
+                part[f] += g[n, f]
+        for f in range(s.size):
+            s[f] += part[f]
 
 
 @kernel
 def dense(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
     x, w, *b = inputs
     activation = attrs["activation"]
-    _dense.run(outputs[0], x, w, b[0] if b else NO_BIAS, activation == "relu")
+    _dense.run(flat(outputs[0]), flat(x), w, b[0] if b else NO_BIAS, activation == "relu")
     if activation not in ("linear", "relu"):
         KERNELS[activation](outputs, outputs, {})
 
 
 @kernel
 def dense_dx(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    g, w, y = inputs
     if attrs["activation"] == "relu":
-        _dense_dx_relu.run(outputs[0], *inputs)
+        _dense_dx_relu.run(flat(outputs[0]), flat(g), w, flat(y))
     else:
-        g, w, y = inputs
-        _matmul_nt.run(outputs[0], g, w)
+        _matmul_nt.run(flat(outputs[0]), flat(g), w)
         KERNELS[f"{attrs['activation']}_dx"](outputs, (outputs[0], y), {})
 
 
 @kernel
 def matmul(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
-    _dense.run(outputs[0], *inputs, NO_BIAS, False)
+    _dense.run(flat(outputs[0]), flat(inputs[0]), inputs[1], NO_BIAS, False)
 
 
-define("matmul_nt", _matmul_nt)
-define("matmul_tn", _matmul_tn)
-define("add_bias", _add_bias)
-define("sum_rows", _sum_rows)
+@kernel
+def matmul_nt(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    _matmul_nt.run(flat(outputs[0]), flat(inputs[0]), inputs[1])
+
+
+@kernel
+def matmul_tn(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    _matmul_tn.run(outputs[0], *map(flat, inputs))
+
+
+@kernel
+def add_bias(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    _add_bias.run(flat(outputs[0]), flat(inputs[0]), inputs[1])
+
+
+@kernel
+def sum_rows(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    _sum_rows.run(outputs[0], flat(inputs[0]))

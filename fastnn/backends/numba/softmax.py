@@ -1,9 +1,12 @@
-"""Softmax over the last axis. N batch, C classes."""
+"""Softmax over the last axis. N rows, C classes."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastnn.backends.numba.elementary import ONE, ZERO, exp
-from fastnn.backends.numba.jit import IN2, OUT2, compiled, define, inner
+from fastnn.backends.numba.jit import IN2, OUT2, Arrays, compiled, inner, kernel
+from fastnn.backends.numba.matrix import flat
 
 
 @inner
@@ -45,5 +48,11 @@ def _softmax_dx(dx, g, y):  # type: ignore[no-untyped-def]
             dx[n, c] = y[n, c] * (g[n, c] - mean)
 
 
-define("softmax", _softmax)
-define("softmax_dx", _softmax_dx)
+@kernel
+def softmax(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    _softmax.run(flat(outputs[0]), flat(inputs[0]))
+
+
+@kernel
+def softmax_dx(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    _softmax_dx.run(flat(outputs[0]), *map(flat, inputs))

@@ -60,9 +60,17 @@ def _rmsprop_momentum(p, v, b, g, rates, rho, momentum, epsilon):  # type: ignor
         p[i] -= b[i]
 
 
+@compiled(OUT1, IN1, REAL)
+def _moving_average(m, new, momentum):  # type: ignore[no-untyped-def]
+    keep, share = np.float32(momentum), np.float32(1.0 - momentum)
+    for i in range(m.size):
+        m[i] = keep * m[i] + share * new[i]
+
+
 define("sgd", _sgd)
 define("momentum", _momentum, "momentum", "nesterov")
 define("adam", _adamw, "beta_1", "beta_2", "epsilon", constants=(0.0,))
 define("adamw", _adamw, "beta_1", "beta_2", "epsilon", "weight_decay")
 define("rmsprop", _rmsprop, "rho", "epsilon")
 define("rmsprop_momentum", _rmsprop_momentum, "rho", "momentum", "epsilon")
+define("moving_average", _moving_average, "momentum", flat=True)

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.benchmarking.images import Operation
 from fastnn.benchmarking.workloads import Kind, Workload, forward, mean_loss, table, weights
+from fastnn.ops import OPS
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Peer:
         package: what it imports.
         extra: the extra of fastnn's package that brings it.
         kinds: the kinds of work it does.
+        images: whether it does them with networks on images.
     """
 
     key: str
@@ -36,6 +39,11 @@ class Peer:
     package: str
     extra: str
     kinds: tuple[Kind, ...]
+    images: bool = False
+
+    def does(self, workload: Workload) -> bool:
+        """Whether it takes part in this work."""
+        return workload.kind in self.kinds and (self.images or workload.net is None or workload.net.image is None)
 
     @property
     def installed(self) -> bool:
@@ -54,13 +62,22 @@ class Peer:
         return str(getattr(importlib.import_module(self.package), "__version__", "unknown"))
 
 
-FASTNN = Peer("fastnn", "fastnn", "fastnn", "", ("train", "script", "predict", "matmul", "import"))
+FASTNN = Peer(
+    "fastnn", "fastnn", "fastnn", "", ("train", "script", "predict", "matmul", "operation", "memory", "import"), True
+)
 PEERS = (
     Peer("jax", "JAX", "jax", "bench-jax", ("train", "predict")),
-    Peer("onnxruntime", "ONNX Runtime", "onnxruntime", "bench-onnxruntime", ("predict",)),
-    Peer("torch", "PyTorch", "torch", "bench-torch", ("train", "script", "predict", "matmul")),
+    Peer("onnxruntime", "ONNX Runtime", "onnxruntime", "bench-onnxruntime", ("predict",), True),
+    Peer(
+        "torch",
+        "PyTorch",
+        "torch",
+        "bench-torch",
+        ("train", "script", "predict", "matmul", "operation", "memory"),
+        True,
+    ),
     Peer("sklearn", "scikit-learn", "sklearn", "bench-sklearn", ("train", "script", "predict")),
-    Peer("keras", "Keras/TensorFlow", "tensorflow", "bench-tensorflow", ("train", "predict")),
+    Peer("keras", "Keras/TensorFlow", "tensorflow", "bench-tensorflow", ("train", "predict"), True),
     Peer("numpy", "NumPy", "numpy", "", ("predict", "matmul", "import")),
 )
 CONTESTANTS = {peer.key: peer for peer in (FASTNN, *PEERS)}
@@ -102,6 +119,22 @@ def cases(key: str, workload: Workload, threads: int, thorough: bool) -> list[Ca
     return found
 
 
+def reference(work: Operation) -> list[Any]:
+    """Output, and of a step the gradients of x and of the weights, by the declarations of fastnn's operations."""
+    arrays = work.arrays()
+    g = arrays.pop("g")
+    inputs = list(arrays.values())
+    if work.op == "batch_norm":
+        inputs.insert(1, OPS["moments"].reference(inputs[0]))
+    y = OPS[work.op].reference(*inputs, **work.attrs)
+    if not work.gradients:
+        return [y]
+    rule = OPS[work.op].gradient
+    assert rule is not None
+    parts = rule(g, y, *inputs, **OPS[work.op].complete(work.attrs))
+    return [y, *(part for part in (parts[1:] if work.first else parts) if part is not None)]
+
+
 def check(workload: Workload, result: Any) -> None:
     """Raise ValueError if a contestant's result shows that it does other work than the rest."""
     if workload.kind == "predict":
@@ -112,11 +145,15 @@ def check(workload: Workload, result: Any) -> None:
             got = got[:, 1:]  # scikit-learn gives both classes
         if got.shape != expected.shape or not np.allclose(got, expected, atol=1e-4):
             raise ValueError(f"{workload.key}: the predictions differ from the reference.")
-    elif workload.kind in ("train", "script"):
+    elif workload.kind in ("train", "script", "memory"):
         x, y = table(workload.network, workload.rows)
         start = mean_loss(workload.network, weights(workload.network), x, y)
         if not math.isfinite(result) or not 0 < float(result) < 1.5 * start:
             raise ValueError(f"{workload.key}: the loss {result!r} is not that of training from {start:.3f} on.")
+    elif workload.operation is not None:
+        for number, (got, wanted) in enumerate(zip(result, reference(workload.operation), strict=True)):
+            if np.shape(got) != wanted.shape or abs(got - wanted).max() > 1e-4 * abs(wanted).max():
+                raise ValueError(f"{workload.key}: result {number} differs from the reference.")
     elif workload.product is not None:
         a, b = workload.product.operands()
         expected = np.matmul(*workload.product.views(a, b))

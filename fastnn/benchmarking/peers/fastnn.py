@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import fastnn
-from fastnn import backends
+from fastnn import backends, config
+from fastnn.autodiff import pullback
+from fastnn.benchmarking.images import Operation
 from fastnn.benchmarking.peers import Case, repeated
 from fastnn.benchmarking.workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Net, Product, Workload, table, weights
+from fastnn.graph import Place, Tensor
+from fastnn.ops import OPS
+from fastnn.plan import Plan, zeros
 
-OPS = {"forward": "matmul", "dx": "matmul_nt", "dw": "matmul_tn"}
+PRODUCTS = {"forward": "matmul", "dx": "matmul_nt", "dw": "matmul_tn"}
 
 
 def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
     fastnn.set_num_threads(threads)
-    if workload.kind == "train":
+    if workload.operation is not None:
+        return [operation(workload.operation)]
+    if workload.kind in ("train", "memory"):
         return [Case("fit", training(workload), workload.steps)]
     if workload.kind == "script":
         return [Case("fit, progress bar", script(workload))]
@@ -30,8 +40,13 @@ def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
 
 def model_of(net: Net, **settings: Any) -> Any:
     dense = fastnn.layers.Dense
-    layers = [dense(m, activation=a) for m, a in zip(net.sizes[1:], net.activations, strict=True)]
-    model = fastnn.Sequential([fastnn.Input(shape=(net.sizes[0],)), *layers])
+    layers: list[Any] = [dense(m, activation=a) for m, a in zip(net.sizes[1:], net.activations, strict=True)]
+    if net.image is not None:
+        before: list[Any] = [fastnn.layers.Reshape(net.image)]
+        for f in net.filters:
+            before += [fastnn.layers.Conv2D(f, 3, padding="same", activation="relu"), fastnn.layers.MaxPooling2D()]
+        layers = [*before, fastnn.layers.Flatten(), *layers]
+    model = fastnn.Sequential([fastnn.Input(shape=(net.inputs,)), *layers])
     model.set_weights(weights(net))
     adam = fastnn.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1, beta_2=BETA_2, epsilon=EPSILON)
     loss = "binary_crossentropy" if net.last == "sigmoid" else "sparse_categorical_crossentropy"
@@ -94,13 +109,46 @@ def predictions(workload: Workload) -> list[Case]:
 
 
 def product(work: Product) -> Case:
-    (out,), once = backends.single(fastnn.config.backend(), OPS[work.form], work.operands())
+    (out,), once = backends.single(fastnn.config.backend(), PRODUCTS[work.form], work.operands())
 
     def run(n: int) -> Any:
         repeated(once)(n)
         return out
 
     return Case(fastnn.config.backend(), run)
+
+
+def operation(work: Operation) -> Case:
+    """The operation as a Plan makes it: algorithm chosen, weights transformed anew each time."""
+    arrays = work.arrays()
+    leaves = {name: Tensor(array.shape, place=Place(name)) for name, array in arrays.items()}
+    g, x = leaves["g"], leaves["x"]
+    inputs = [leaf for name, leaf in leaves.items() if name != "g"]
+    if work.op == "batch_norm":
+        inputs.insert(1, OPS["moments"](x))
+    y = OPS[work.op](*inputs, **work.attrs)
+    wrt = [leaf for leaf in inputs if leaf.node is None and not (work.first and leaf is x)]
+    roots = [y, *(pullback(y, g, wrt) if work.gradients else [])]
+    buffers = {name: aligned_copy(array) for name, array in arrays.items()}
+    for number, root in enumerate(roots):
+        root.place = Place(f"result{number}")
+        buffers[f"result{number}"] = zeros(math.prod(root.shape), "float32").reshape(root.shape)
+    program = config.active_backend().Program(Plan(roots, batch=work.n))
+    results = [buffers[f"result{number}"] for number in range(len(roots))]
+
+    def run(n: int) -> Any:
+        for _ in range(n):
+            program.run(buffers, 0, 1, 1, 1)
+        return results
+
+    return Case(fastnn.config.backend(), run)
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A copy that starts on a cache line, like the arrays of a model."""
+    copy = zeros(array.size, "float32").reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def peak_gflops(seconds: float) -> float | None:

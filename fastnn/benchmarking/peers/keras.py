@@ -41,7 +41,12 @@ def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
 
 def model_of(net: Net) -> Any:
     layers = [keras.layers.Dense(m, activation=a) for m, a in zip(net.sizes[1:], net.activations, strict=True)]
-    model = keras.Sequential([keras.Input(shape=(net.sizes[0],)), *layers])
+    if net.image is not None:
+        before = [keras.layers.Reshape(net.image)]
+        for f in net.filters:
+            before += [keras.layers.Conv2D(f, 3, padding="same", activation="relu"), keras.layers.MaxPooling2D()]
+        layers = [*before, keras.layers.Flatten(), *layers]
+    model = keras.Sequential([keras.Input(shape=(net.inputs,)), *layers])
     model.set_weights(weights(net))
     return model
 

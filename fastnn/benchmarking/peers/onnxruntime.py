@@ -18,6 +18,9 @@ OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid", "softmax": "Softmax"}
 
 def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
     x, _ = table(workload.network, workload.rows)
+    image = workload.network.image
+    if image is not None:
+        x = np.ascontiguousarray(np.moveaxis(x.reshape(len(x), *image), -1, 1))
     model = model_of(workload.network)
     found = []
     for setting, session in sessions(model, threads):
@@ -27,16 +30,34 @@ def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
 
 
 def model_of(net: Net) -> bytes:
-    """The network as an ONNX file: Gemm and an activation for each layer."""
+    """The network as an ONNX file: Conv, Relu and MaxPool, then Gemm and an activation for each layer."""
     arrays, nodes, name = weights(net), [], "x"
+    first = 2 * len(net.filters)
+    shape: list[Any] = ["n", net.inputs]
+    if net.image is not None:
+        shape = ["n", net.image[2], *net.image[:2]]
+        for index in range(0, first, 2):
+            arrays[index] = np.ascontiguousarray(arrays[index].transpose(3, 2, 0, 1))
+            weight, bias = f"p{index}", f"p{index + 1}"
+            window: dict[str, Any] = {"pads": [1] * 4, "kernel_shape": [3, 3]}
+            nodes.append(helper.make_node("Conv", [name, weight, bias], [f"c{index}"], **window))
+            nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
+            pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+            nodes.append(helper.make_node("MaxPool", [f"r{index}"], [f"m{index}"], **pool))
+            name = f"m{index}"
+        nodes.append(helper.make_node("Flatten", [name], ["flat"]))
+        name = "flat"
+        kernel = arrays[first].reshape(*net.left, net.filters[-1], -1)  # flattened with the channels first here
+        arrays[first] = np.ascontiguousarray(kernel.transpose(2, 0, 1, 3).reshape(net.sizes[0], -1))
     initializers = [numpy_helper.from_array(array, f"p{index}") for index, array in enumerate(arrays)]
     for layer, activation in enumerate(net.activations):
-        nodes.append(helper.make_node("Gemm", [name, f"p{2 * layer}", f"p{2 * layer + 1}"], [f"z{layer}"]))
+        weight, bias = f"p{first + 2 * layer}", f"p{first + 2 * layer + 1}"
+        nodes.append(helper.make_node("Gemm", [name, weight, bias], [f"z{layer}"]))
         name = "out" if layer == len(net.activations) - 1 else f"a{layer}"
         nodes.append(helper.make_node(OPERATORS[activation], [f"z{layer}"], [name]))
     graph = helper.make_graph(
         nodes, "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", net.sizes[0]])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", net.sizes[-1]])],
         initializers,
     )  # fmt: skip

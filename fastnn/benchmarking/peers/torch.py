@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
+from fastnn.benchmarking.images import Operation
 from fastnn.benchmarking.peers import Case, repeated
 from fastnn.benchmarking.workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Net, Workload, table, weights
 
 
 def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
     torch.set_num_threads(threads)
+    if workload.operation is not None:
+        return [operation(workload.operation, layout) for layout in LAYOUTS]
+    if workload.kind == "memory":
+        return [Case("eager, fused Adam", training(workload, gather="step"), workload.steps)]
     if workload.kind == "matmul":
         return [product(workload)]
     if workload.kind == "predict":
@@ -27,21 +33,39 @@ def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
         Case("eager, fused Adam, index_select", training(workload, gather="step"), steps),
         Case("eager, fused Adam, gather once an epoch", training(workload, gather="epoch"), steps),
     ]
+    if workload.network.image is not None:
+        found.append(Case("the same, channels last", training(workload, gather="step", layout="channels last"), steps))
     if thorough:
         found.append(Case("torch.compile, fused Adam", training(workload, gather="step", compiled=True), steps))
     return found
 
 
-def logits_of(net: Net) -> nn.Sequential:
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+
+
+def logits_of(net: Net, layout: str = "contiguous") -> nn.Sequential:
     layers: list[nn.Module] = []
     values = weights(net)
+    if net.image is not None:
+        layers.append(nn.Unflatten(1, (net.image[2], *net.image[:2])))  # channels first: see tensors
+        for index, (c, f) in enumerate(zip(net.channels, net.channels[1:], strict=False)):
+            convolution = nn.Conv2d(c, f, 3, padding=1)
+            with torch.no_grad():
+                convolution.weight.copy_(torch.from_numpy(values[2 * index].transpose(3, 2, 0, 1).copy()))
+                convolution.bias.copy_(torch.from_numpy(values[2 * index + 1]))
+            layers += [convolution, nn.ReLU(), nn.MaxPool2d(2)]
+        layers.append(nn.Flatten())
+        values = values[2 * len(net.filters) :]
+        kernel = values[0].reshape(*net.left, net.filters[-1], -1)  # flattened with the channels first here
+        values[0] = kernel.transpose(2, 0, 1, 3).reshape(net.sizes[0], -1)
     for index, (k, m) in enumerate(zip(net.sizes, net.sizes[1:], strict=False)):
         linear = nn.Linear(k, m)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(values[2 * index].T)))
             linear.bias.copy_(torch.from_numpy(values[2 * index + 1]))
         layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    model = nn.Sequential(*layers[:-1])
+    return model.to(memory_format=LAYOUTS[layout]) if net.image is not None else model
 
 
 def loss_of(net: Net) -> nn.Module:
@@ -54,14 +78,18 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
 
 def tensors(net: Net, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     x, y = table(net, rows)
+    if net.image is not None:
+        x = np.moveaxis(x.reshape(rows, *net.image), -1, 1).reshape(rows, -1).copy()
     if net.last == "sigmoid":
         return torch.from_numpy(x), torch.from_numpy(y[:, None].astype(np.float32))
     return torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
 
 
-def training(workload: Workload, gather: str, compiled: bool = False) -> Callable[[int], float]:
+def training(
+    workload: Workload, gather: str, compiled: bool = False, layout: str = "contiguous"
+) -> Callable[[int], float]:
     net, rows, batch = workload.network, workload.rows, workload.batch
-    model, loss_function, (x, y) = logits_of(net), loss_of(net), tensors(net, rows)
+    model, loss_function, (x, y) = logits_of(net, layout), loss_of(net), tensors(net, rows)
     optimizer = adam(model)
 
     def loss_on(xb: torch.Tensor, yb: torch.Tensor) -> torch.Tensor:
@@ -141,6 +169,67 @@ def inference(call: Any, x: torch.Tensor) -> Callable[[int], Any]:
             return repeated(lambda: call(x))(n).numpy()
 
     return run
+
+
+def operation(work: Operation, layout: str) -> Case:
+    """One operation in one memory layout; the results are given back with the channels last."""
+    arrays, rank = work.arrays(), len(work.space)
+    formats = {
+        1: torch.contiguous_format,
+        2: LAYOUTS[layout],
+        3: torch.channels_last_3d if layout == "channels last" else torch.contiguous_format,
+    }
+    memory = {"memory_format": formats[rank]}
+
+    def channels_first(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.moveaxis(array, -1, 1)).contiguous(**memory)
+
+    x, g = channels_first(arrays["x"]), channels_first(arrays["g"])
+    wrt = [] if work.first else [x]
+    window: dict[str, Any] = {"stride": work.stride, "padding": work.windowed["pads"][0][0]}
+    convolution = getattr(functional, f"conv{rank}d")
+    if work.op.endswith("conv"):
+        w = torch.from_numpy(np.moveaxis(arrays["w"], (-1, -2), (0, 1)))
+        groups = work.groups if work.op == "conv" else work.c
+        w = (w if work.op == "conv" else w.transpose(0, 1)).contiguous(**memory)
+        wrt.append(w)
+        window |= {"dilation": work.dilation, "groups": groups}
+        call: Callable[[], torch.Tensor] = lambda: convolution(x, w, **window)  # noqa: E731
+    elif work.op == "batch_norm":
+        gamma, beta = torch.from_numpy(arrays["gamma"]), torch.from_numpy(arrays["beta"])
+        wrt += [gamma, beta]
+        call = lambda: functional.batch_norm(x, None, None, gamma, beta, training=True, eps=1e-3)  # noqa: E731
+    elif work.op.startswith("upsample"):
+        mode = work.op.removeprefix("upsample_")
+        align = {"align_corners": False} if mode == "bilinear" else {}
+        call = lambda: functional.interpolate(x, scale_factor=work.kernel, mode=mode, **align)  # noqa: E731
+    else:
+        pool = getattr(functional, {"max_pool": "max_pool2d", "average_pool": "avg_pool2d"}[work.op])
+        call = lambda: pool(x, work.kernel, work.stride)  # noqa: E731
+
+    def run(n: int) -> Any:
+        results: list[torch.Tensor] = []
+        if work.gradients:
+            for tensor in wrt:
+                tensor.requires_grad_(True)
+            for _ in range(n):
+                y = call()
+                results = [y.detach(), *torch.autograd.grad(y, wrt, g)]
+        else:
+            with torch.inference_mode():
+                results = [repeated(call)(n)]
+        return [back(result, number) for number, result in enumerate(results)]
+
+    def back(tensor: torch.Tensor, number: int) -> Any:
+        array = tensor.numpy()
+        if array.ndim == 1:
+            return array
+        if number and work.op.endswith("conv") and wrt[number - 1] is not x:
+            array = np.moveaxis(array, (0, 1), (-1, -2))
+            return array if work.op == "conv" else array.swapaxes(-1, -2)
+        return np.moveaxis(array, 1, -1)
+
+    return Case(layout, run)
 
 
 def product(workload: Workload) -> Case:

@@ -49,14 +49,19 @@ class Fields:
 
     def number(self, key: str, positive: bool = False) -> float:
         """A finite number, above zero if ``positive``."""
-        value = self._take(key)
-        try:
-            number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-        except OverflowError:
-            number = math.inf
+        number = _number(self._take(key))
         self.demand(math.isfinite(number), key, "must be a finite number")
         self.demand(number > 0 or not positive, key, "must be above zero")
         return number
+
+    def numbers(self, key: str, count: int, positive: bool = False) -> tuple[float, ...]:
+        """A list of so many finite numbers, above zero if ``positive``."""
+        value = self._take(key)
+        self.demand(isinstance(value, list) and len(value) == count, key, f"must be a list of length {count}")
+        numbers = tuple(_number(item) for item in value)
+        self.demand(all(math.isfinite(number) for number in numbers), key, "must hold finite numbers")
+        self.demand(not positive or min(numbers) > 0, key, "must hold numbers above zero")
+        return numbers
 
     def flag(self, key: str) -> bool:
         """True or false."""
@@ -85,6 +90,14 @@ class Fields:
     def _take(self, key: str) -> Any:
         self._taken.add(key)
         return self._config.get(key)
+
+
+def _number(value: Any) -> float:
+    """NaN for what is no number, infinity for what is too large for one."""
+    try:
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.inf
 
 
 def _short(value: Any) -> str:

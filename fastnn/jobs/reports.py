@@ -14,9 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from fastnn.tables.preprocessor import TablePreprocessor
-
-__all__ = ["best_epoch", "format_metric", "learning_curve", "metrics_text", "preprocessing_text"]
+__all__ = ["best_epoch", "format_metric", "learning_curve", "metrics_text"]
 
 TRAIN, VALIDATION, INK, FAINT = "#1f5fa8", "#d1570b", "#333333", "#9a9a9a"
 
@@ -211,20 +209,4 @@ def metrics_text(metrics: Mapping[str, Any], classes: Sequence[str] = ()) -> str
         for name, row in zip(classes, matrix, strict=True):
             cells = "  ".join(f"{count:>{width}}" for count, width in zip(row, widths, strict=True))
             lines.append(f"  {name:<{side - 2}}  {cells}")
-    return "\n".join(lines)
-
-
-def preprocessing_text(pre: TablePreprocessor, most: int = 50) -> str:
-    """What a preprocessor does, a line for each of the first ``most`` columns."""
-    lines = [
-        f"target {pre.target!r}: {pre.describe_target()}",
-        f"{len(pre.columns)} columns, {pre.features} features",
-        f"missing values: {pre.missing}; unknown categories: {pre.unknown}",
-    ]
-    if pre.kind == "regression":
-        lines[0] += f", mean {pre.target_mean:g}, deviation {pre.target_scale:g}"
-    width = max(len(column.name) for column in pre.columns[:most])
-    lines += [f"  {column.name:<{width}}  {column.describe()}" for column in pre.columns[:most]]
-    if len(pre.columns) > most:
-        lines.append(f"  and {len(pre.columns) - most} more")
     return "\n".join(lines)

@@ -1,0 +1,152 @@
+"""Where everything lives: tensors and working memory in the arena, results that are kept in a buffer of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from fastnn.graph import ALL, Node, Place, Shape, Tensor
+from fastnn.plan.memory import Lifetime, aligned, assign
+from fastnn.plan.schedule import views
+
+#: The buffers that a Plan lays out and a Program allocates; the others are handed in at run time.
+ARENA, CONSTANTS = "arena", "constants"
+
+
+class Layout:
+    """Places for all tensors of a graph.
+
+    Args:
+        nodes: in the order in which they run
+        batch: the largest batch
+        weights: names of buffers that seldom change: what depends on them alone is computed apart and kept
+
+    Attributes:
+        constants, steps: nodes that run when the weights have changed, and those that run for each batch. Views are in
+            neither: their output is their input's memory
+        arena_size, constants_size: elements
+    """
+
+    def __init__(self, nodes: Sequence[Node], batch: int, weights: Collection[str] = ()) -> None:
+        self.batch = batch
+        self._places: dict[int, Place] = {}  # by the tensor's id; those of tensors that were given one are theirs
+        self._workspaces: dict[int, int] = {}  # by the node's id
+        constants, steps = _split(nodes, weights)
+        self._behind = views(nodes)
+        free = self._free_views(steps) | {id(node) for node in constants if node.op.view}
+        for node in nodes:
+            if id(node) not in free:
+                self._behind.pop(id(node.output), None)
+        self.constants = [node for node in constants if id(node) not in free]
+        self.steps = [node for node in steps if id(node) not in free]
+        self.constants_size = self._keep()
+        self.arena_size = max(self._lay_out(self.constants), self._lay_out(self.steps))
+
+    def place(self, tensor: Tensor) -> Place:
+        """Where a tensor lives. Raises ValueError for an input that nobody has placed."""
+        base = self._base(tensor)
+        place = self._places.get(id(base)) or base.place
+        if place is None:
+            raise ValueError(f"plan: the input {base!r} has no place")
+        return place
+
+    def workspace(self, node: Node) -> int:
+        """Where in the arena a node's kernel finds memory for itself."""
+        return self._workspaces.get(id(node), 0)
+
+    def _base(self, tensor: Tensor) -> Tensor:
+        return self._behind.get(id(tensor), tensor)
+
+    def _free_views(self, nodes: Sequence[Node]) -> set[int]:
+        """The views that cost nothing. One that is wanted in a place of its own costs nothing if what it is a view of
+        can be made there in the first place.
+        """
+        made = {id(node.output) for node in nodes if node.output is not None and not node.op.view}
+        free = set()
+        for node in nodes:
+            if not node.op.view or node.output is None:
+                continue
+            base = self._base(node.output)
+            if node.output.place is None:
+                free.add(id(node))
+            elif id(base) in made and base.place is None and id(base) not in self._places:
+                self._places[id(base)] = node.output.place
+                free.add(id(node))
+        return free
+
+    def _keep(self) -> int:
+        """Places for the constants that the steps read."""
+        size = 0
+        read = {id(self._base(tensor)) for node in self.steps for tensor in node.inputs}
+        for node in self.constants:
+            assert node.output is not None
+            if id(node.output) in read:
+                self._places[id(node.output)] = Place(CONSTANTS, size)
+                size += aligned(elements(node.output.shape, self.batch))
+        return size
+
+    def _lay_out(self, nodes: Sequence[Node]) -> int:
+        """Places in the arena for the tensors that have none, and for the kernels' own memory; the size of it all."""
+        last: dict[int, int] = {}
+        for position, node in enumerate(nodes):
+            for tensor in node.inputs:
+                last[id(self._base(tensor))] = position
+        # a group is tensors that share memory: an elementwise op's output and an input that dies there
+        groups: list[Lifetime] = []
+        group_of: dict[int, int] = {}
+        for position, node in enumerate(nodes):
+            output = node.output
+            if output is None or output.place is not None or id(output) in self._places:
+                continue
+            size = elements(output.shape, self.batch)
+            shared = None
+            if node.op.elementwise:
+                for tensor in node.inputs:
+                    group = group_of.get(id(self._base(tensor)))
+                    if group is not None and groups[group].last == position and groups[group].size == size:
+                        shared = group
+                        break
+            if shared is None:
+                shared = len(groups)
+                groups.append(Lifetime(size, position, position))
+            groups[shared].last = last.get(id(output), position)
+            group_of[id(output)] = shared
+        workspace_of: dict[int, int] = {}
+        for position, node in enumerate(nodes):
+            size = node.op.workspace(*sized_inputs(node, self.batch), **node.attrs)
+            if size:
+                workspace_of[id(node)] = len(groups)
+                groups.append(Lifetime(size, position, position))
+        offsets, total = assign(groups)
+        self._places |= {tensor: Place(ARENA, offsets[group]) for tensor, group in group_of.items()}
+        self._workspaces |= {node: offsets[group] for node, group in workspace_of.items()}
+        return total
+
+
+def _split(nodes: Sequence[Node], weights: Collection[str]) -> tuple[list[Node], list[Node]]:
+    """The nodes that depend on nothing but ``weights``, and the others. What is wanted in a place is made each time."""
+    constants: list[Node] = []
+    steps: list[Node] = []
+    known: set[int] = set()
+    for node in nodes:
+        constant = (
+            node.output is not None
+            and node.output.place is None
+            and all(id(i) in known or (i.place is not None and i.place.buffer in weights) for i in node.inputs)
+        )
+        if constant:
+            known.add(id(node.output))
+        (constants if constant else steps).append(node)
+    return constants, steps
+
+
+def sized_inputs(node: Node, batch: int) -> list[tuple[int, ...]]:
+    """The shapes of a node's inputs with the batch size filled in."""
+    return [tuple(batch if size is None or size == ALL else size for size in t.shape) for t in node.inputs]
+
+
+def elements(shape: Shape, batch: int) -> int:
+    """How many numbers an array of this shape has."""
+    size = 1
+    for extent in shape:
+        size *= batch if extent is None or extent == ALL else extent
+    return size
