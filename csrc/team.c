@@ -30,6 +30,9 @@
 #include <time.h>
 #include <unistd.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #if defined(__linux__) && !defined(TEAM_NO_FUTEX)
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -211,7 +214,18 @@ struct team {
     struct event done, phase;
 };
 
-static _Alignas(LINE) char crew_scratch[TEAM_SCRATCH], spare_scratch[TEAM_SCRATCH];
+/* Kernels walk through their scratch memory in long strides: in huge pages, their addresses are found at once. */
+enum { HUGE_PAGE = 2 << 20 };
+static void want_huge_pages(void *scratch)
+{
+#if defined(MADV_HUGEPAGE)
+    madvise(scratch, TEAM_SCRATCH, MADV_HUGEPAGE); /* a wish */
+#else
+    (void)scratch;
+#endif
+}
+
+static _Alignas(HUGE_PAGE) char crew_scratch[TEAM_SCRATCH], spare_scratch[TEAM_SCRATCH];
 static struct worker crew_workers[TEAM_MAX];
 static struct team spare = {.busy = ATOMIC_FLAG_INIT, .scratch = {spare_scratch}};
 static struct team crew = {.busy = ATOMIC_FLAG_INIT, .next = &spare, .workers = crew_workers, .scratch = {crew_scratch}};
@@ -237,10 +251,11 @@ static int start_worker(int id)
     struct worker *worker = &crew.workers[id];
     pthread_attr_t attributes;
     sigset_t all, old;
-    if (!crew.scratch[id] && posix_memalign(&crew.scratch[id], LINE, TEAM_SCRATCH)) {
+    if (!crew.scratch[id] && posix_memalign(&crew.scratch[id], HUGE_PAGE, TEAM_SCRATCH)) {
         crew.scratch[id] = NULL;
         return -1;
     }
+    want_huge_pages(crew.scratch[id]);
     if (pthread_attr_init(&attributes))
         return -1;
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
@@ -333,6 +348,8 @@ static struct team *take_team(int count)
 
 void team_run(int count, void (*body)(const struct lane *, void *arg), void *arg)
 {
+    static atomic_flag asked = ATOMIC_FLAG_INIT;
+    if (!atomic_flag_test_and_set_explicit(&asked, memory_order_relaxed)) want_huge_pages(crew_scratch);
     struct team *team = take_team(count);
     uint64_t mode = mode_enter();
     count = count > TEAM_MAX ? TEAM_MAX : count;

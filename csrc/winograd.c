@@ -12,11 +12,11 @@ enum {
     PANEL = 32,        /* filters side by side in U */
     K_PART = 512,      /* longest chain of a product */
     TILES_MAX = 112,   /* of a block */
-    TILES_MIN = 14,
+    TILES_GRADIENT = 84, /* of a block of the weights' gradient, at least: dU is read and written once a block */
     FILTERS = 4 * PANEL, /* most filters of a block */
-    BLOCK_FLOATS = 320 << 10, /* V and M are not larger than this if TILES_MIN allows it ... */
+    BLOCK_FLOATS = 320 << 10, /* V and M are not larger than this ... */
     U_NEAR = 192 << 10, /* floats: more will not stay in the second-level cache beside V and M */
-    LARGE_K = 192,     /* ... or K is larger than this: then U is what has to be read again and again */
+    LARGE_K = 192,     /* ... unless K is larger than this: then U is what has to be read again and again */
 };
 
 #define ROOT_HALF 0.70710678f
@@ -138,21 +138,21 @@ INLINE void input_vector(const int flat, const int whole, float *v, int64_t apar
     }
 }
 
-/* All c channels. Rows of V have room for whole vectors. */
-INLINE void input_tile(const int flat, float *v, int64_t apart, const float *const *from, int64_t c)
+/* Channels c0 .. c1 - 1, v being that of channel 0. Rows of V have room for whole vectors. */
+INLINE void input_tile(const int flat, float *v, int64_t apart, const float *const *from, int64_t c0, int64_t c1)
 {
-    int64_t i = 0;
-    for (; i + VL <= c; i += VL) input_vector(flat, 1, v, apart, from, i, VL);
-    if (i < c) input_vector(flat, 0, v, apart, from, i, c - i);
+    int64_t i = c0;
+    for (; i + VL <= c1; i += VL) input_vector(flat, 1, v, apart, from, i, VL);
+    if (i < c1) input_vector(flat, 0, v, apart, from, i, c1 - i);
 }
 
-static void input_tile_flat(float *v, int64_t apart, const float *const *from, int64_t c)
+static void input_tile_flat(float *v, int64_t apart, const float *const *from, int64_t c0, int64_t c1)
 {
-    input_tile(1, v, apart, from, c);
+    input_tile(1, v, apart, from, c0, c1);
 }
-static void input_tile_square(float *v, int64_t apart, const float *const *from, int64_t c)
+static void input_tile_square(float *v, int64_t apart, const float *const *from, int64_t c0, int64_t c1)
 {
-    input_tile(0, v, apart, from, c);
+    input_tile(0, v, apart, from, c0, c1);
 }
 
 /* The inputs of tile (n, at) at depth kd, zeros outside of the image. */
@@ -172,19 +172,28 @@ static void tile_inputs(const struct winograd *g, const float **from, const floa
     }
 }
 
-/* V (P, T, ld) of tiles t0 .. t1; points lie `apart` */
-static void transform_inputs(const struct winograd *g, float *v, int64_t ld, int64_t apart, const float *x,
+/* How V lies: points `apart`, tiles `tile`, depths `depth`, and blocks of `channels` channels `block`. */
+struct layout {
+    int64_t apart, tile, depth, channels, block;
+};
+
+/* V of tiles t0 .. t1 */
+static void transform_inputs(const struct winograd *g, float *v, const struct layout *l, const float *x,
                              const float *zeros, int64_t t0, int64_t t1)
 {
+    const int64_t c = g->w.c;
     for (int64_t t = t0; t < t1; t++) {
         int64_t n, at[MAX_SPACE];
         const float *from[POINTS * POINTS];
         tile_place(g, t, &n, at);
         for (int64_t kd = 0; kd < g->w.kernel[AXIS_D]; kd++) {
-            float *to = v + (t - t0) * ld + kd * g->w.c;
             tile_inputs(g, from, x, zeros, n, at, kd);
-            if (g->flat) input_tile_flat(to, apart, from, g->w.c);
-            else input_tile_square(to, apart, from, g->w.c);
+            for (int64_t c0 = 0; c0 < c; c0 += l->channels) {
+                float *to = v + (t - t0) * l->tile + kd * l->depth + c0 / l->channels * l->block - c0;
+                const int64_t c1 = c - c0 < l->channels ? c : c0 + l->channels;
+                if (g->flat) input_tile_flat(to, l->apart, from, c0, c1);
+                else input_tile_square(to, l->apart, from, c0, c1);
+            }
         }
     }
 }
@@ -348,7 +357,8 @@ static void winograd_convolve(const struct winograd *g, float *y, const struct f
         const int64_t p0 = task % groups * panels / groups, p1 = (task % groups + 1) * panels / groups, t = t1 - t0;
         const int64_t apart_v = t * ld_v + VL;
         if (t <= 0) continue;
-        transform_inputs(g, v, ld_v, apart_v, x, zeros, t0, t1);
+        const struct layout rows = {.apart = apart_v, .tile = ld_v, .depth = g->w.c, .channels = g->w.c};
+        transform_inputs(g, v, &rows, x, zeros, t0, t1);
         float *m = v + g->points * apart_v;
         for (int64_t p = p0; p < p1; p += filters / PANEL) {
             const int64_t panels_here = p1 - p < filters / PANEL ? p1 - p : filters / PANEL;
@@ -362,7 +372,8 @@ static void winograd_convolve(const struct winograd *g, float *y, const struct f
                     const int64_t parts = (g->k + K_PART - 1) / K_PART;
                     for (int64_t part = 0; part < parts; part++) {
                         const int64_t k0 = part * g->k / parts, k = (part + 1) * g->k / parts - k0;
-                        panel_product(parts == 1 && far ? FETCHING : ALONG_K, m + point * apart_m + panel * PANEL, ld_m, v + point * apart_v + k0, ld_v,
+                        panel_product(parts == 1 && far ? FETCHING : ALONG_K, m + point * apart_m + panel * PANEL, ld_m,
+                                      v + point * apart_v + k0, ld_v,
                                       b + k0 * PANEL, PANEL, t, columns, k, part == 0,
                                       panel + 1 < panels_here ? b + g->k * PANEL : next, g->k * PANEL / 16);
                     }
@@ -476,6 +487,21 @@ static void kernel_winograd_weights(const struct step *s, const struct lane *lan
     for (int64_t task = lane->id; task < depth * blocks * panels; task += lane->count) {
         const int64_t panel = task % panels, d = task / panels / blocks, k0 = task / panels % blocks * BLOCK_K;
         const int64_t rows = k - k0 < BLOCK_K ? k - k0 : BLOCK_K;
+        if (task + lane->count < depth * blocks * panels) { /* the lines of the next task: they lie far apart */
+            const int64_t next = task + lane->count, nd = next / panels / blocks;
+            const int64_t row = next / panels % blocks * BLOCK_K, column = next % panels * PANEL;
+            for (int64_t tap = 0; tap < taps; tap++) {
+                const float *at = from + ((flip ? depth - 1 - nd : nd) * taps + tap) * from_tap;
+                for (int64_t i = 0; i < (flip ? PANEL : BLOCK_K); i++) {
+                    if (flip) {
+                        if (column + i < c) prefetch(at + (column + i) * f + row);
+                    } else if (row + i < c) {
+                        prefetch(at + (row + i) * f + column);
+                        prefetch(at + (row + i) * f + column + PANEL / 2);
+                    }
+                }
+            }
+        }
         for (int64_t i = 0; i < PANEL; i += VL) {
             const int64_t column = panel * PANEL + i, left = columns - column;
             const float *at = flip ? from + ((depth - 1 - d) * taps + taps - 1) * from_tap + column * f + k0
@@ -622,15 +648,15 @@ static void kernel_winograd_conv_dw(const struct step *s, const struct lane *lan
     const struct winograd g = winograd_of(&s->in[0], &s->in[1], &s->attr);
     const float *x = s->in[0].data, *dy = s->in[1].data;
     const int64_t panels = (g.f + PANEL - 1) / PANEL, c_floats = (g.w.c + VL - 1) / VL * VL;
-    const int64_t ld_v = (g.k + VL - 1) / VL * VL, apart_u = panels * g.k * PANEL;
+    const int64_t blocks_c = (g.w.c + PANEL - 1) / PANEL, depth = g.w.kernel[AXIS_D], apart_u = panels * g.k * PANEL;
     int64_t parts = 65536 / (g.k * g.f); /* as tile_parts in fastnn/ops/winograd.py */
     parts = parts < 1 ? 1 : parts > 8 ? 8 : parts;
     int64_t groups = 1; /* of filters */
     while (parts * groups < lane->count && groups * 2 <= panels) groups *= 2;
     const int64_t room = ((int64_t)(TEAM_SCRATCH / sizeof(float)) - c_floats) / g.points - 2 * VL;
-    const int64_t whole = ld_v + panels * PANEL; /* not what a group of filters takes: the blocks must not depend on lanes */
+    const int64_t whole = (depth * blocks_c + panels) * PANEL; /* not what a group of filters takes: the blocks must not depend on lanes */
     int64_t most = BLOCK_FLOATS / (g.points * whole);
-    if (most < TILES_MAX) most = TILES_MAX;
+    if (most < TILES_GRADIENT) most = TILES_GRADIENT;
     if (most * whole > room) most = room / whole > 1 ? room / whole : 1;
     float *du = s->workspace, *zeros = lane->scratch, *v = zeros + c_floats;
     for (int64_t i = 0; i < c_floats; i++) zeros[i] = 0.0f;
@@ -638,20 +664,29 @@ static void kernel_winograd_conv_dw(const struct step *s, const struct lane *lan
         const int64_t part = task / groups, group = task % groups;
         const int64_t first = part * g.tiles / parts, last = (part + 1) * g.tiles / parts;
         const int64_t p0 = group * panels / groups, p1 = (group + 1) * panels / groups;
-        const int64_t f0 = p0 * PANEL, f = (g.f < p1 * PANEL ? g.f : p1 * PANEL) - f0, ld_m = (p1 - p0) * PANEL;
+        const int64_t width = (p1 - p0) * PANEL;
         float *to = du + part * g.points * apart_u;
         const int64_t blocks = last > first ? (last - first + most - 1) / most : 1;
         for (int64_t block = 0; block < blocks; block++) {
             const int64_t t0 = first + block * (last - first) / blocks, t1 = first + (block + 1) * (last - first) / blocks;
-            const int64_t t = t1 - t0, apart_v = t * ld_v + VL, apart_m = t * ld_m + VL;
+            const int64_t t = t1 - t0, apart_v = depth * blocks_c * t * PANEL + VL, apart_m = t * width + VL;
+            const struct layout panelled = {.apart = apart_v, .tile = PANEL, .depth = blocks_c * t * PANEL, .channels = PANEL,
+                                            .block = t * PANEL};
             float *m = v + g.points * apart_v;
-            transform_inputs(&g, v, ld_v, apart_v, x, zeros, t0, t1);
-            transform_gradients(&g, m, ld_m, apart_m, dy, t0, t1, f0, f);
+            transform_inputs(&g, v, &panelled, x, zeros, t0, t1);
+            for (int64_t panel = p0; panel < p1; panel++)
+                transform_gradients(&g, m + (panel - p0) * t * PANEL, PANEL, apart_m, dy, t0, t1, panel * PANEL,
+                                    g.f - panel * PANEL < PANEL ? g.f - panel * PANEL : PANEL);
             for (int64_t point = 0; point < g.points; point++)
                 for (int64_t panel = p0; panel < p1; panel++) {
                     const int64_t columns = g.f - panel * PANEL < PANEL ? g.f - panel * PANEL : PANEL;
-                    panel_product(ALONG_ROWS, to + point * apart_u + panel * g.k * PANEL, PANEL, v + point * apart_v, ld_v,
-                                  m + point * apart_m + (panel - p0) * PANEL, ld_m, g.k, columns, t, block == 0, NULL, 0);
+                    for (int64_t part_k = 0; part_k < depth * blocks_c; part_k++) { /* both factors are in the first-level cache */
+                        const int64_t c0 = part_k % blocks_c * PANEL, rows = g.w.c - c0 < PANEL ? g.w.c - c0 : PANEL;
+                        const int64_t row = part_k / blocks_c * g.w.c + c0;
+                        panel_product(ALONG_ROWS, to + point * apart_u + (panel * g.k + row) * PANEL, PANEL,
+                                      v + point * apart_v + part_k * t * PANEL, PANEL,
+                                      m + point * apart_m + (panel - p0) * t * PANEL, PANEL, rows, columns, t, block == 0, NULL, 0);
+                    }
                 }
         }
     }
