@@ -184,6 +184,7 @@ static void correlate_block(const struct correlation *p, const struct block *b, 
                 .ldc = w->to_step * p->ldy,
                 .last = columns - (vectors - 1) * VL,
                 .first = first,
+                .far = 1,
                 .relu = last && !p->end.dx_of && relu,
                 .bias = last && p->end.bias ? p->end.bias + f0 : NULL,
                 .gate = last && p->end.dx_of && relu ? p->end.dx_of + at : NULL,
@@ -229,7 +230,8 @@ static void correlate(const struct correlation *p, const struct lane *lane)
     if (apart) cut = (struct cut){1, w->out < 4 * MR ? w->out : 4 * MR};
     while (cut.rows > 4 && p->n * d->out * ((h->out + cut.rows - 1) / cut.rows) < 2 * lane->count) cut.rows = (cut.rows + 1) / 2;
     /* A pass sums so many elements and channels; it is one but for huge windows. */
-    const int64_t c_pass = p->c * NR <= PACKED_FLOATS / 2 ? p->c : PACKED_FLOATS / 2 / NR;
+    const int64_t c_most = PACKED_FLOATS / 2 / NR < BAND_FLOATS ? PACKED_FLOATS / 2 / NR : BAND_FLOATS;
+    const int64_t c_pass = p->c < c_most ? p->c : c_most;
     int64_t t_pass = taps;
     if (apart) {
         while (cut.width > 1 && cut.width * c_pass > BAND_FLOATS) cut.width = (cut.width + 1) / 2;

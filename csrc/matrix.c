@@ -26,6 +26,7 @@ enum {
     /* A product is not cut smaller than this for the threads. Rows are cut finer where B is constant: each thread then
      * has all of it in its own cache. */
     BLOCK_ROWS = 256, BLOCK_COLUMNS = 4 * NR,
+    FAR = 1 << 18, /* numbers of C from which on it is not in the second-level cache */
     MANY_ROWS = 4096, /* sums of so many terms are worth sharing out even if there are few of them */
     PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
 };
@@ -305,6 +306,7 @@ static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int6
                     .ldc = p->n,
                     .last = columns - (vectors - 1) * VL,
                     .first = k0 == 0,
+                    .far = p->m * p->n >= FAR,
                     .relu = end && !p->dx_of && relu,
                     .bias = end && p->bias ? p->bias + column : NULL,
                     .gate = end && p->dx_of && relu ? p->dx_of + i * p->n + column : NULL,
