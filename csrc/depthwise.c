@@ -1,83 +1,25 @@
 /* Depthwise convolution: every channel has M filters of its own. N batch, D H W space, C channels, E = C * M outputs, of
  * which c * M ... c * M + M - 1 are made of channel c; weights (KD, KH, KW, E).
  *
- * Forward and the gradient of the input are one thing, which a `slide` describes along each axis: outputs that read what
- * their taps fall on. The gradient reads flipped weights, and with strides only every so many of them; for M > 1 it is the
- * sum of M neighbours. Where channels do not fill up vectors, but outputs lie side by side, a few pixels count as one with
- * so many times the channels ("wide"), and their weights are repeated.
+ * Forward and the gradient of the input are one thing, which slide.h describes along each axis: outputs that read what their
+ * taps fall on. The gradient reads flipped weights, and with strides only every so many of them; for M > 1 it is the sum of M
+ * neighbours. Where channels do not fill up vectors, but outputs lie side by side, a few pixels count as one with so many
+ * times the channels ("wide"), and their weights are repeated.
  *
  * The bits of an output depend neither on the batch nor on threads. Sums over pixels are cut into parts by shape. */
 #include "depthwise_block.h"
-#include "window.h"
+#include "slide.h"
 
 enum {
     DEPTH_WIDE = 1 << 16,        /* weights repeated take no more than this */
     DEPTH_CHUNK = 1 << 16,       /* of outputs whose M parts are still to be added up */
     DEPTH_ALIGN = 16,            /* floats: sums of weights start at multiples of it, so that they are whole vectors */
+    DEPTH_PHASES = 4,            /* as many strides are common */
     DEPTH_PART_PIXELS = 512,     /* a sum over pixels is cut into parts of no less than this, */
     DEPTH_PARTS = 64,            /* no more than this, */
     DEPTH_PART_FLOATS = 1 << 22, /* that take no more than this */
 };
-
-/* Where the taps of a window lie along one axis. Numbers of elements, not of floats. */
-struct slide {
-    int64_t base, advance, tap; /* tap t of output j reads the input at base + j * advance + t * tap, if that is inside */
-    int64_t size;               /* of the input */
-    int64_t taps, w, w_step;    /* tap t has the weight w + t * w_step */
-};
-
-/* For b > 0, most often 1. */
-static int64_t floor_div(int64_t a, int64_t b) { return b == 1 ? a : a / b - (a % b < 0); }
-static int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
-static int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x < high ? x : high; }
-
-/* Outputs first, first + 1, ... of the convolution. */
-static struct slide slide_forward(const struct window *w, int axis, int64_t first)
-{
-    return (struct slide){.base = first * w->stride[axis] - w->before[axis], .advance = w->stride[axis],
-                          .tap = w->dilation[axis], .size = w->size[axis], .taps = w->kernel[axis], .w_step = 1};
-}
-
-/* Elements first, first + stride, ... of the input, made of the outputs. Element i went into output o with weight k where
- * i + before = o * stride + k * dilation; the last such k lies on the first output. */
-static struct slide slide_backward(const struct window *w, int axis, int64_t first)
-{
-    const int64_t stride = w->stride[axis], dilation = w->dilation[axis], at = first + w->before[axis];
-    int64_t common = stride;
-    for (int64_t rest = dilation; common > 1 && rest;) {
-        const int64_t next = common % rest;
-        common = rest;
-        rest = next;
-    }
-    const int64_t every = stride / common, end = every < w->kernel[axis] ? every : w->kernel[axis];
-    int64_t k = 0;
-    while (k < end && (at - k * dilation) % stride) k++;
-    const int64_t taps = k < end ? (w->kernel[axis] - 1 - k) / every + 1 : 0;
-    k += (taps - 1) * every;
-    return (struct slide){.base = floor_div(at - k * dilation, stride), .advance = 1, .tap = dilation / common,
-                          .size = w->out[axis], .taps = taps, .w = k, .w_step = -every};
-}
-
-/* The taps of output j that lie inside, as the taps of output 0. */
-static struct slide taps_inside(struct slide s, int64_t j)
-{
-    s.base += j * s.advance;
-    const int64_t t0 = clamp(ceil_div(-s.base, s.tap), 0, s.taps);
-    const int64_t t1 = clamp(floor_div(s.size - 1 - s.base, s.tap) + 1, t0, s.taps);
-    s.base += t0 * s.tap;
-    s.w += t0 * s.w_step;
-    s.taps = t1 - t0;
-    return s;
-}
-
-/* The outputs of *from ... *to - 1 all of whose taps lie inside. */
-static void outputs_inside(const struct slide *s, int64_t *from, int64_t *to)
-{
-    const int64_t last = s->size - 1 - s->base - (s->taps - 1) * s->tap;
-    const int64_t end = clamp(floor_div(last, s->advance) + 1, *from, *to);
-    *from = clamp(ceil_div(-s->base, s->advance), *from, end);
-    *to = end;
-}
+_Static_assert((2 * DEPTH_WIDE + DEPTH_CHUNK) * sizeof(float) <= TEAM_SCRATCH, "weights, bias and parts fit in the scratch");
 
 /* ---- a row ---- */
 
@@ -184,7 +126,8 @@ static void run_known(const struct depthwise *d, struct depth_row *r, enum depth
     for (int64_t at = from; at < to;) {
         const int64_t side = next_side(d, to - from, to - at);
         if (to - at < side) at = to - side;
-        const int64_t base = s->base + at * s->advance, last = base + (side - 1) * s->advance + (s->taps - 1) * s->tap;
+        const int64_t base = s->base + at * s->advance;
+        const int64_t last = base + (side - 1) * s->advance + (s->taps - 1) * s->tap;
         const int64_t half = s->taps / 2 * s->tap, low = base < 0, high = last >= s->size;
         depth_function *const block = depth_blocks[kind][d->gradient][low * ENDS_LEFT + high * ENDS_RIGHT][side];
         r->count = low || high ? 1 : (end - at) / side;
@@ -208,7 +151,7 @@ static void run_row(const struct depthwise *d, struct depth_row *r, const struct
     const int64_t begin = r->begin, end = r->end;
     const int apart = s->advance == s->tap ? 1 : s->advance == 2 * s->tap ? 2 : 0, image = r->planes == 1 && r->lines == 3;
     enum depth_kind kind = DEPTH_ANY;
-    if (r->repeat || d->wide.pixels > 1) kind = DEPTH_ANY;
+    if (r->repeat || d->wide.pixels > 1 || (!d->gradient && end - begin < VL)) kind = DEPTH_ANY;
     else if (s->taps == 3 && apart == 1) kind = image ? DEPTH_IMAGE_3 : DEPTH_TAPS_3;
     else if (s->taps == 3 && apart == 2) kind = image ? DEPTH_IMAGE_3_APART : DEPTH_TAPS_3_APART;
     else if (s->taps == 5 && apart == 1) kind = DEPTH_TAPS_5;
@@ -219,18 +162,14 @@ static void run_row(const struct depthwise *d, struct depth_row *r, const struct
     r->tap = s->tap * d->pixel;
     r->w_step = s->w_step * d->w_tap;
     r->taps = s->taps;
-    if (kind == DEPTH_ANY || (!d->gradient && end - begin < VL)) {
-        run_any(d, r, s, from, to);
-    } else if (!d->gradient) {
-        run_known(d, r, kind, s, from, to);
-    } else {
-        r->end = end - (end - begin) % VL;
+    if (kind != DEPTH_ANY) {
+        r->end = d->gradient ? end - (end - begin) % VL : end;
         run_known(d, r, kind, s, from, to);
         r->begin = r->end;
         r->end = end;
-        if (r->begin < end) run_any(d, r, s, from, to);
-        r->begin = begin;
     }
+    if (r->begin < end) run_any(d, r, s, from, to);
+    r->begin = begin;
     r->w -= s->w * d->w_tap;
 }
 
@@ -266,8 +205,8 @@ static void add_parts(float *y, const float *parts, int64_t m, int64_t begin, in
 }
 
 /* As run_row; r->y is output `from`, C channels. */
-static void run_row_parts(const struct depthwise *d, const struct depth_row *r, const struct slide *s, int64_t from, int64_t to,
-                          float *parts)
+static void run_row_parts(const struct depthwise *d, const struct depth_row *r, const struct slide *s, int64_t from,
+                          int64_t to, float *parts)
 {
     const int64_t most = d->m > DEPTH_CHUNK ? DEPTH_CHUNK : DEPTH_CHUNK / d->m * d->m;
     const int64_t width = d->e < most ? d->e : most, pixels = DEPTH_CHUNK / width;
@@ -348,7 +287,8 @@ static void run_pixels(const struct depthwise *d, int32_t activation, int64_t at
     const int64_t w_line = w->kernel[AXIS_W] * d->w_tap, w_plane = w->kernel[AXIS_H] * w_line;
     struct depth_row r = {.bias = d->bias, .y_step = step * channels, .begin = d->begin, .end = d->end,
                           .relu = activation == ACT_relu, .repeat = d->m > 1 && !d->backward ? &d->repeat : NULL};
-    struct slide s = slide_of(d, AXIS_W, 0);
+    struct slide phases[DEPTH_PHASES + 1]; /* and one for all others */
+    for (int64_t first = 0; first < step && first < DEPTH_PHASES; first++) phases[first] = slide_of(d, AXIS_W, first);
     while (at < end) {
         const int64_t line = at / width, from = at - line * width, to = width < from + end - at ? width : from + end - at;
         const int64_t plane = line / size[AXIS_H], n = plane / size[AXIS_D];
@@ -363,12 +303,13 @@ static void run_pixels(const struct depthwise *d, int32_t activation, int64_t at
         r.x = d->x + (n * read[AXIS_D] + deep.base) * x_plane + high.base * x_line;
         r.w = d->weights + deep.w * w_plane + high.w * w_line;
         for (int64_t first = 0; first < step && first < to; first++) {
-            if (step > 1) s = slide_of(d, AXIS_W, first);
+            struct slide *const s = &phases[first < DEPTH_PHASES ? first : DEPTH_PHASES];
+            if (first >= DEPTH_PHASES) *s = slide_of(d, AXIS_W, first);
             const int64_t j0 = first < from ? ceil_div(from - first, step) : 0, j1 = ceil_div(to - first, step);
             r.y = d->y + (line * width + first + j0 * step) * channels;
             if (j0 == j1) continue;
-            if (d->backward && d->m > 1) run_row_parts(d, &r, &s, j0, j1, parts);
-            else run_row(d, &r, &s, j0, j1);
+            if (d->backward && d->m > 1) run_row_parts(d, &r, s, j0, j1, parts);
+            else run_row(d, &r, s, j0, j1);
         }
         if (activation != ACT_relu) activate_rows(activation, d->y + at * channels, (to - from) * channels);
         at += to - from;
@@ -381,7 +322,8 @@ static void run_lanes(struct depthwise *d, int32_t activation, const struct lane
     const int64_t pixels = d->w.n * product_of(d->backward ? d->w.size : d->w.out);
     float *scratch = lane->scratch;
     d->wide = wide_of(d, scratch);
-    run_pixels(d, activation, pixels * lane->id / lane->count, pixels * (lane->id + 1) / lane->count, scratch + 2 * DEPTH_WIDE);
+    const int64_t first = pixels * lane->id / lane->count, end = pixels * (lane->id + 1) / lane->count;
+    run_pixels(d, activation, first, end, scratch + 2 * DEPTH_WIDE);
 }
 
 /* y (N, OD, OH, OW, E) of x (N, D, H, W, C) and w (KD, KH, KW, C, M), + b (E) if there is one, then the activation. */

@@ -129,7 +129,7 @@ INLINE void add_layer_rows(float *to, const float *g, const float *x, int64_t c,
     }
 }
 
-/* out (2,C) = the sums over the rows of g (N,C) and of g * xhat, of x (N,C); in chunks of rows as norm.c has them */
+/* out (2,C) = the sums over the rows of g (N,C) and of g * xhat, of x (N,C); in chunks of rows as norm_sums.c has them */
 static void kernel_layer_norm_sums(const struct step *step, const struct lane *lane)
 {
     const struct norm z = norm_of_batch(step, &step->in[1]);

@@ -1,5 +1,5 @@
-/* Dropout and noise. Random words come from Philox4x32-10 (Salmon et al. 2011), laid out as fastnn/ops/random.py says: a block of
- * 64 elements has sixteen counters, whose four words stand sixteen apart. */
+/* Dropout and noise. Random words come from Philox4x32-10 (Salmon et al. 2011), laid out as fastnn/ops/random.py says: a
+ * block of 64 elements has sixteen counters, whose four words stand sixteen apart. */
 
 enum { BLOCK = 64, DROPOUT_TASK = 64 * BLOCK };
 

@@ -1,11 +1,13 @@
-/* Up-sampling and its gradients. N batch; D H W sizes of the smaller array, OD OH OW of the larger one; C channels. A line is
- * what lies along W: W * C floats side by side. The window's kernel, KD KH KW, is the factors. */
+/* Up-sampling and its gradients. N batch; D H W sizes of the smaller array, OD OH OW of the larger one; C channels. A line
+ * is what lies along W: W * C floats side by side. The window's kernel, KD KH KW, is the factors. */
+
+#include "stream.h"
 
 /* ---- up-sampling by repetition ---- */
 
 /* to (W, k, C) = each place of from (W, C) k times. A vector of fewer channels spills over into places that are written
  * after it. */
-INLINE void repeat_places(const int64_t k, float *to, const float *from, int64_t w, int64_t c)
+INLINE void repeat_places(const int64_t k, float *to, const float *from, int64_t w, int64_t c, int stream)
 {
     if (c == 1 && k == 2) {
         for (int64_t i = 0; i < w; i++) to[2 * i] = to[2 * i + 1] = from[i];
@@ -20,7 +22,7 @@ INLINE void repeat_places(const int64_t k, float *to, const float *from, int64_t
         for (int64_t j = 0; j < c; j += VL) {
             const int64_t at = j + VL <= c ? j : c - VL; /* the last vector reaches back */
             const vf v = v_load(from + at);
-            for (int64_t r = 0; r < k; r++) v_store(to + r * c + at, v);
+            for (int64_t r = 0; r < k; r++) v_put(to + r * c + at, v, stream);
         }
         to += k * c;
     }
@@ -32,6 +34,7 @@ static void kernel_upsample_nearest(const struct step *step, const struct lane *
     const struct window w = window_of(&step->in[0], &step->out[0], &step->attr);
     const int64_t kd = w.kernel[AXIS_D], kh = w.kernel[AXIS_H], kw = w.kernel[AXIS_W];
     const int64_t width = w.size[AXIS_W] * w.c, wide = w.out[AXIS_W] * w.c;
+    const int stream = streams(&step->out[0], w.c) && kw <= STREAM_PLACES;
     const float *x = step->in[0].data;
     float *y = step->out[0].data;
     EACH_LINE(w.n * w.size[AXIS_D] * w.size[AXIS_H], kd * kh * wide) {
@@ -40,10 +43,11 @@ static void kernel_upsample_nearest(const struct step *step, const struct lane *
         for (int64_t i = 0; i < kd * kh; i++) {
             float *to = first + (i / kh * w.out[AXIS_H] + i % kh) * wide;
             if (i && w.c < VL) copy_row(to, first, wide);
-            else if (kw == 2) repeat_places(2, to, x + line * width, w.size[AXIS_W], w.c);
-            else repeat_places(kw, to, x + line * width, w.size[AXIS_W], w.c);
+            else if (kw == 2) repeat_places(2, to, x + line * width, w.size[AXIS_W], w.c, stream);
+            else repeat_places(kw, to, x + line * width, w.size[AXIS_W], w.c, stream);
         }
     }
+    if (stream) stream_end();
 }
 
 enum { STRIP = 4096 }; /* floats of a line that are worked on at a time where channels are few: they stay in the cache */
@@ -67,7 +71,8 @@ static void kernel_upsample_nearest_dx(const struct step *step, const struct lan
     const int64_t strip = kw * c <= STRIP ? STRIP / (kw * c) : 1;
     float *sum = lane->scratch;
     EACH_LINE(w.n * w.size[AXIS_D] * w.size[AXIS_H], kd * kh * wide) {
-        const float *g = (const float *)step->in[0].data + (line / w.size[AXIS_H] * kd * w.out[AXIS_H] + line % w.size[AXIS_H] * kh) * wide;
+        const int64_t first = line / w.size[AXIS_H] * kd * w.out[AXIS_H] + line % w.size[AXIS_H] * kh;
+        const float *g = (const float *)step->in[0].data + first * wide;
         float *dx = (float *)step->out[0].data + line * w.size[AXIS_W] * c;
         for (int64_t at = 0; at < w.size[AXIS_W]; at += strip, dx += strip * c, g += strip * kw * c) {
             const int64_t places = w.size[AXIS_W] - at < strip ? w.size[AXIS_W] - at : strip;
@@ -136,10 +141,11 @@ INLINE struct cell cell_of(int64_t i, int64_t k, int64_t size)
 
 INLINE vf blend(vf low, vf high, float share) { return v_fma(high, v_set(share), low * v_set(1.0f - share)); }
 
-/* One cell (rows) by one cell (columns) of y (OH, OW, C), where x is (H, W, C). kh and kw may be constants. */
-INLINE void blend_cell(float *y, const float *x, const struct window *w, const struct cell *rows, const struct cell *columns,
-                       const float *down, const float *across, const int64_t kh, const int64_t kw)
+/* One cell (rows) by one cell (columns) of y (OH, OW, C), where x is (H, W, C). */
+INLINE void blend_cell(float *y, const float *x, const struct window *w, const struct cell *rows,
+                       const struct cell *columns, const float *down, const float *across, int stream)
 {
+    const int64_t kh = w->kernel[AXIS_H], kw = w->kernel[AXIS_W];
     const int64_t c = w->c, width = w->size[AXIS_W] * c, wide = w->out[AXIS_W] * c;
     const float *top = x + rows->low * width, *bottom = x + rows->high * width;
     y += rows->first * wide + columns->first * c;
@@ -150,14 +156,18 @@ INLINE void blend_cell(float *y, const float *x, const struct window *w, const s
         for (int64_t q = columns->start; q < columns->stop; q++) {
             const float share = across ? across[q] : cell_share(q, kw);
             const vf upper = blend(a, b, share), lower = blend(d, e, share);
-            for (int64_t p = rows->start; p < rows->stop; p++)
-                v_store_n(y + p * wide + q * c + j, blend(upper, lower, down ? down[p] : cell_share(p, kh)), n);
+            for (int64_t p = rows->start; p < rows->stop; p++) {
+                const vf v = blend(upper, lower, down ? down[p] : cell_share(p, kh));
+                if (n >= VL) v_put(y + p * wide + q * c + j, v, stream);
+                else v_store_part(y + p * wide + q * c + j, v, n);
+            }
         }
     }
 }
 
 /* The same for a factor of 2 in both directions and cells that lie inside. */
-INLINE void blend_cell_2(float *y, const float *x, const struct window *w, const struct cell *rows, const struct cell *columns)
+INLINE void blend_cell_2(float *y, const float *x, const struct window *w, const struct cell *rows,
+                         const struct cell *columns, int stream)
 {
     const int64_t c = w->c, width = w->size[AXIS_W] * c, wide = w->out[AXIS_W] * c;
     const float *top = x + rows->low * width + columns->low * c, *bottom = x + rows->high * width + columns->low * c;
@@ -167,10 +177,10 @@ INLINE void blend_cell_2(float *y, const float *x, const struct window *w, const
         const vf a = v_load(top + at), b = v_load(top + c + at), d = v_load(bottom + at), e = v_load(bottom + c + at);
         const vf upper = blend(a, b, 0.25f), upper_2 = blend(a, b, 0.75f);
         const vf lower = blend(d, e, 0.25f), lower_2 = blend(d, e, 0.75f);
-        v_store(y + at, blend(upper, lower, 0.25f));
-        v_store(y + c + at, blend(upper_2, lower_2, 0.25f));
-        v_store(y + wide + at, blend(upper, lower, 0.75f));
-        v_store(y + wide + c + at, blend(upper_2, lower_2, 0.75f));
+        v_put(y + at, blend(upper, lower, 0.25f), stream);
+        v_put(y + c + at, blend(upper_2, lower_2, 0.25f), stream);
+        v_put(y + wide + at, blend(upper, lower, 0.75f), stream);
+        v_put(y + wide + c + at, blend(upper_2, lower_2, 0.75f), stream);
     }
 }
 
@@ -248,18 +258,19 @@ static void kernel_upsample_bilinear(const struct step *step, const struct lane 
         bilinear_lines(step, lane, &w);
         return;
     }
-    const int twice = kh == 2 && kw == 2 && w.c >= VL;
+    const int twice = kh == 2 && kw == 2 && w.c >= VL, stream = streams(&step->out[0], w.c) && kh * kw <= STREAM_PLACES;
     EACH_LINE(w.n * (height + 1), kh * w.out[AXIS_W] * w.c) {
         const int64_t n = line / (height + 1), row = line % (height + 1) - 1;
         const struct cell rows = cell_of(row, kh, height);
         for (int64_t i = -1; i < w.size[AXIS_W]; i++) {
             const struct cell columns = cell_of(i, kw, w.size[AXIS_W]);
             if (twice && row >= 0 && row + 1 < height && i >= 0 && i + 1 < w.size[AXIS_W])
-                blend_cell_2(y + n * image * 4, x + n * image, &w, &rows, &columns);
+                blend_cell_2(y + n * image * 4, x + n * image, &w, &rows, &columns, stream);
             else
-                blend_cell(y + n * image * kh * kw, x + n * image, &w, &rows, &columns, down, across, kh, kw);
+                blend_cell(y + n * image * kh * kw, x + n * image, &w, &rows, &columns, down, across, stream);
         }
     }
+    if (stream) stream_end();
 }
 
 /* The rows of outputs that input i is part of, and its share in each: `table` if there is room in it. */
@@ -279,7 +290,8 @@ INLINE float back_share(const struct back *b, int64_t o)
 INLINE struct back back_of(int64_t i, int64_t k, int64_t size, float *table)
 {
     const int64_t start = (i - 1) * k + k / 2, stop = (i + 1) * k + k / 2;
-    struct back b = {.i = i, .k = k, .size = size, .start = start < 0 ? 0 : start, .stop = stop < size * k ? stop : size * k};
+    struct back b = {.i = i, .k = k, .size = size, .start = start < 0 ? 0 : start,
+                     .stop = stop < size * k ? stop : size * k};
     if (k > MOST_SHARES) return b;
     for (int64_t o = b.start; o < b.stop; o++) table[o - b.start] = back_share(&b, o);
     b.share = table;

@@ -4,8 +4,9 @@
 #include "window.h"
 
 /* For every line of this lane: tasks are so many lines that they write about COPY_FLOATS floats. */
-#define EACH_LINE(lines, floats)                                                                                       \
-    for (int64_t block_ = COPY_FLOATS / ((floats) + 1) + 1, t_ = lane->id * block_; t_ < (lines); t_ += lane->count * block_) \
+#define EACH_LINE(lines, floats)                                                                                  \
+    for (int64_t block_ = COPY_FLOATS / ((floats) + 1) + 1, t_ = lane->id * block_; t_ < (lines);                 \
+         t_ += (int64_t)lane->count * block_)                                                                     \
         for (int64_t line = t_; line < (lines) && line < t_ + block_; line++)
 
 /* ---- padding and cropping ---- */
@@ -88,7 +89,7 @@ static void kernel_transpose(const struct step *step, const struct lane *lane)
     }
     const int copied = inner == last;
     const int64_t l = y->size[inner], k = copied ? 1 : y->size[last];
-    const int free = last - 1 - (last - 1 == inner), along = free > 0 ? free : 0; /* the last axis between, if there is one */
+    const int free = last - 1 - (last - 1 == inner), along = free > 0 ? free : 0; /* the last axis between, or 0 */
     const int64_t m = along ? y->size[along] : 1;
     int64_t count = 1;
     for (int a = 0; a < last; a++) count *= a == inner || (a && a == along) ? 1 : y->size[a];

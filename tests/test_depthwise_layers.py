@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from depthwise_loops import EPSILON, convolved, drawn
 from test_autodiff import assert_gradients_right
 
 import fastnn
-from fastnn import backends
-from fastnn.backends import native
 from fastnn.layers import (
     LAYERS,
     Activation,
@@ -21,79 +20,10 @@ from fastnn.layers import (
     SeparableConv1D,
     SeparableConv2D,
 )
-from fastnn.ops import OPS
 
-EPSILON = 2.0**-24
 DEPTHWISE, SEPARABLE = (DepthwiseConv1D, DepthwiseConv2D), (SeparableConv1D, SeparableConv2D)
 KINDS = [(kind, ()) for kind in DEPTHWISE] + [(kind, (4,)) for kind in SEPARABLE]
 HUGE = 2**63 - 1
-
-
-# The loops
-
-
-def places(position, tap, strides, dilations, before):
-    return tuple(i * s + t * d - b for i, t, s, d, b in zip(position, tap, strides, dilations, before, strict=True))
-
-
-def pairs(x_sizes, w, outputs, strides, dilations, before):
-    """Each output, tap and input that go together."""
-    for position in np.ndindex(*outputs):
-        for tap in np.ndindex(*w.shape[:-2]):
-            place = places(position, tap, strides, dilations, before)
-            if all(0 <= p < size for p, size in zip(place, x_sizes, strict=True)):
-                yield (slice(None), *position), tap, (slice(None), *place)
-
-
-def convolved(x, w, outputs, *geometry):
-    y = np.zeros((len(x), *outputs, *w.shape[-2:]))
-    for position, tap, place in pairs(x.shape[1:-1], w, outputs, *geometry):
-        for m in range(w.shape[-1]):
-            y[position][:, :, m] += x[place] * w[tap][:, m]
-    return y.reshape(*y.shape[:-2], -1)
-
-
-def gradients(x, w, g, *geometry):
-    dx, dw = np.zeros_like(x), np.zeros_like(w)
-    g = g.reshape(*g.shape[:-1], *w.shape[-2:])
-    for position, tap, place in pairs(x.shape[1:-1], w, g.shape[1:-2], *geometry):
-        for m in range(w.shape[-1]):
-            dx[place] += g[position][:, :, m] * w[tap][:, m]
-            dw[tap][:, m] += (x[place] * g[position][:, :, m]).sum(axis=0)
-    return dx, dw
-
-
-def along(size, kernel, stride, dilation, padding):
-    """Zeros before and after and the output's size, along one axis."""
-    covered = (kernel - 1) * dilation + 1
-    if padding == "same":
-        output = -(-size // stride)
-        zeros = max(0, (output - 1) * stride + covered - size)
-        return zeros // 2, zeros - zeros // 2, output
-    before, after = (0, 0) if padding == "valid" else padding
-    return before, after, (size + before + after - covered) // stride + 1
-
-
-def drawn(rng, rank, free=False):
-    """Random sizes, channels, multiplier, kernel, strides, dilations and padding that have an output; ``free``: strides
-    and dilations both.
-    """
-    while True:
-        sizes, kernel = (tuple(int(v) for v in rng.integers(1, top, rank)) for top in (24 - 6 * rank, 6 - rank // 3))
-        strides = dilations = (1,) * rank
-        choice = rng.integers(3)
-        if choice == 1 or (free and choice):
-            strides = tuple(int(v) for v in rng.integers(1, 5, rank))
-        if choice == 2:
-            dilations = tuple(int(v) for v in rng.integers(1, 4, rank))
-        padding = ("valid", "same", "SAME", "pairs")[rng.integers(4)]
-        axes = (padding.lower(),) * rank
-        if padding == "pairs":
-            padding = axes = tuple(tuple(int(v) for v in rng.integers(0, 4, 2)) for _ in range(rank))
-        found = [along(*numbers) for numbers in zip(sizes, kernel, strides, dilations, axes, strict=True)]
-        if min(output for _, _, output in found) > 0:
-            c, m = int(rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 17, 24, 33])), int(rng.choice([1, 1, 1, 2, 3, 4, 5, 18]))
-            return sizes, c, m, kernel, strides, dilations, padding, found
 
 
 def set_random(layer, x, rng):
@@ -162,34 +92,6 @@ def test_random_layers_compute_what_loops_compute_on_every_backend(case, rank, b
         assert_right(model.predict(x, verbose=0), layer, *expected)
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_random_operations_and_their_gradients_are_those_of_the_loops_on_every_backend(rank, backend):
-    rng = np.random.default_rng(20 + rank)
-    for _ in range(40):
-        sizes, c, m, kernel, strides, dilations, _, found = drawn(rng, rank, free=True)
-        before, after, outputs = zip(*found, strict=True)
-        attrs = {"strides": strides, "dilations": dilations, "pads": tuple(zip(before, after, strict=True))}
-        x, w, g = (
-            rng.standard_normal(shape).astype(np.float32)
-            for shape in ((2, *sizes, c), (*kernel, c, m), (2, *outputs, c * m))
-        )
-        geometry = strides, dilations, before
-        exact = convolved(x, w, outputs, *geometry), *gradients(x.astype(float), w.astype(float), g, *geometry)
-        ax, aw, ag = (abs(a).astype(float) for a in (x, w, g))
-        scales = convolved(ax, aw, outputs, *geometry), *gradients(ax, aw, ag, *geometry)
-        terms = np.prod(kernel), np.prod(kernel) * m, 2 * np.prod(outputs)
-        calls = (
-            ("depthwise_conv", [x, w], attrs),
-            ("depthwise_conv_dx", [g, w], {**attrs, "sizes": sizes}),
-            ("depthwise_conv_dw", [x, g], {**attrs, "kernel": kernel}),
-        )
-        for (name, inputs, options), wanted, scale, count in zip(calls, exact, scales, terms, strict=True):
-            (y,), compute = backends.single(backend, name, inputs, options)
-            compute()
-            assert y.shape == wanted.shape
-            assert (abs(y - wanted) <= 2 * EPSILON * (count + 1) * scale).all(), (name, x.shape, w.shape, attrs)
-
-
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_a_multiplier_is_a_convolution_with_as_many_groups_as_channels(padding):
     rng = np.random.default_rng(0)
@@ -209,56 +111,6 @@ def test_what_is_computed_is_the_cross_correlation():
     # 1 + 10 2, 2 + 10 0, 0 + 10 5
     np.testing.assert_array_equal(layer(signal.reshape(1, 4, 1))[0, :, 0], [21.0, 2.0, 50.0])
     np.testing.assert_array_equal(np.convolve(signal, kernel[::-1], "valid"), [21.0, 2.0, 50.0])
-
-
-# Bits
-
-#: (sizes, channels, multiplier, kernel, strides, dilations), with enough work that threads share it
-LARGE = [
-    ((30, 31), 48, 1, (3, 3), (1, 1), (1, 1)),
-    ((41, 40), 33, 1, (5, 5), (2, 2), (1, 1)),
-    ((70, 60), 3, 1, (3, 3), (1, 1), (2, 2)),
-    ((7, 7), 520, 1, (3, 3), (1, 1), (1, 1)),
-    ((20, 21), 9, 5, (3, 4), (2, 1), (1, 1)),
-    ((9000,), 20, 1, (7,), (1,), (1,)),
-    ((9, 11, 10), 17, 2, (3, 3, 3), (1, 1, 1), (1, 1, 1)),
-]
-
-
-@pytest.mark.parametrize("isa", native.isas() if native.why_not() is None else [])
-@pytest.mark.parametrize("setting", LARGE)
-def test_bits_depend_on_neither_threads_nor_batch(setting, isa):
-    sizes, c, m, kernel, strides, dilations = setting
-    rng = np.random.default_rng(0)
-    found = [along(*n, "same") for n in zip(sizes, kernel, strides, dilations, strict=True)]
-    before, after, outputs = zip(*found, strict=True)
-    attrs = {"strides": strides, "dilations": dilations, "pads": tuple(zip(before, after, strict=True))}
-    x, w, g = (rng.standard_normal(s) for s in ((3, *sizes, c), (*kernel, c, m), (3, *outputs, c * m)))
-    calls = (
-        ("depthwise_conv", [x, w], attrs),
-        ("fused_depthwise_conv", [x, w, rng.standard_normal(c * m)], {**attrs, "activation": "silu"}),
-        ("depthwise_conv_dx", [g, w], {**attrs, "sizes": sizes}),
-        ("depthwise_conv_dw", [x, g], {**attrs, "kernel": kernel}),
-    )
-    chosen, threads = native.isa(), native.threads()
-    try:
-        native.choose_isa(isa)
-        for name, inputs, options in calls:
-            results = []
-            for count in (1, 2, 3):
-                native.set_threads(count)
-                (y,), compute = backends.single("native", name, inputs, options)
-                compute()
-                results.append(y.tobytes())
-            assert results[0] == results[1] == results[2], name
-            assert OPS[name].count_flops(*(a.shape for a in inputs), **options) > 5e5
-            if name != "depthwise_conv_dw":
-                (alone,), compute = backends.single("native", name, [inputs[0][1:2], *inputs[1:]], options)
-                compute()
-                assert alone.tobytes() == y[1:2].tobytes(), name
-    finally:
-        native.choose_isa(chosen)
-        native.set_threads(threads)
 
 
 # Gradients
@@ -497,19 +349,3 @@ def test_a_layer_that_was_built_refuses_rows_of_another_shape():
     layer(np.zeros((1, 5, 5, 2)))
     with pytest.raises(ValueError, match=r"was built for inputs of shape .* Received: shape \(None, 5, 5, 3\)"):
         layer(np.zeros((1, 5, 5, 3)))
-
-
-def test_arrays_that_do_not_fit_are_refused_by_the_operations():
-    attrs = {"strides": (1, 1), "pads": ((0, 0), (0, 0)), "dilations": (1, 1)}
-    infer = {name: OPS[f"depthwise_conv{name}"].infer for name in ("", "_dx", "_dw")}
-    for x, w in (((1, 5, 5, 3), (3, 3, 4, 1)), ((1, 5, 5, 3), (3, 3, 3)), ((1, 5, 3), (3, 3, 3, 1)), ((1, 3), (3, 1))):
-        with pytest.raises(ValueError, match=r"^depthwise_conv: needs x \(N, \*space, C\) and w .* Received: "):
-            infer[""](x, w, **attrs)
-    with pytest.raises(ValueError, match=r"^depthwise_conv_dx: the gradient must have the shape of the output"):
-        infer["_dx"]((1, 3, 3, 3), (3, 3, 3, 1), sizes=(6, 5), **attrs)
-    with pytest.raises(ValueError, match=r"^depthwise_conv_dw: the gradient must have the shape of the output"):
-        infer["_dw"]((1, 5, 5, 3), (1, 3, 3, 4), kernel=(3, 3), **attrs)
-    with pytest.raises(ValueError, match=r"^fused_depthwise_conv: activation must be one of"):
-        OPS["fused_depthwise_conv"].infer((1, 5, 5, 3), (3, 3, 3, 1), **attrs, activation="sine")
-    with pytest.raises(ValueError, match=r"^fused_depthwise_conv: needs a bias of shape \(3,\)"):
-        OPS["fused_depthwise_conv"].infer((1, 5, 5, 3), (3, 3, 3, 1), (4,), **attrs, activation="relu")

@@ -9,7 +9,7 @@ from small_nets import assert_close, build, fit
 import fastnn
 from fastnn import optimizers
 from fastnn.autodiff import gradients
-from fastnn.backends import native
+from fastnn.backends import native, single
 from fastnn.backends.numpy import Program
 from fastnn.graph import Place, Tensor
 from fastnn.layers import (
@@ -62,7 +62,7 @@ def grouped(x, groups, epsilon=1e-3):
 
 
 def alone(layer, x):
-    """A compiled model of this layer alone, whose loss is the squared error, with gamma and beta that are not 1 and 0."""
+    """A compiled model of this layer alone, with a squared error, and with gamma and beta that are not 1 and 0."""
     model = fastnn.Sequential([Input(x.shape[1:]), layer, Flatten()])
     model.compile(optimizers.SGD(1.0), "mse")
     model.build()
@@ -90,13 +90,14 @@ SHAPES = [(37, 5), (9, 11, 16), (6, 5, 7, 3), (4, 3, 4, 5, 8)]
 def test_layers_give_what_their_formulas_say(backend, sizes, center, scale):
     x = rows(*sizes, mean=1.0)
     everything = tuple(range(1, len(sizes)))
+    options = {"center": center, "scale": scale}
     for layer, wanted in (
-        (BatchNormalization(center=center, scale=scale), x.astype(np.float64) / np.sqrt(1.001)),
-        (LayerNormalization(center=center, scale=scale), standardized(x, (-1,))),
-        (LayerNormalization(axis=everything, epsilon=0.1, center=center, scale=scale), standardized(x, everything, 0.1)),
-        (GroupNormalization(1, center=center, scale=scale), grouped(x, 1)),
-        (GroupNormalization(-1, center=center, scale=scale), grouped(x, sizes[-1])),
-        (GroupNormalization(sizes[-1], epsilon=1.0, center=center, scale=scale), grouped(x, sizes[-1], 1.0)),
+        (BatchNormalization(**options), x.astype(np.float64) / np.sqrt(1.001)),
+        (LayerNormalization(**options), standardized(x, (-1,))),
+        (LayerNormalization(axis=everything, epsilon=0.1, **options), standardized(x, everything, 0.1)),
+        (GroupNormalization(1, **options), grouped(x, 1)),
+        (GroupNormalization(-1, **options), grouped(x, sizes[-1])),
+        (GroupNormalization(sizes[-1], epsilon=1.0, **options), grouped(x, sizes[-1], 1.0)),
     ):
         model = alone(layer, x)
         gamma, beta = parameters(layer)
@@ -156,7 +157,8 @@ def test_a_training_step_follows_the_gradients_of_the_paper(backend, sizes):
     g = 2.0 * (gamma * standardized(hidden, (0,)) + beta - y.reshape(hidden.shape)) / y.size
     dx, d_gamma, d_beta = slopes(hidden, g, gamma)
     model.train_on_batch(x, y)
-    wanted = kernel - flat.T @ dx, gamma - d_gamma, beta - d_beta, 0.2 * hidden.mean(axis=0), 0.8 + 0.2 * hidden.var(axis=0)
+    wanted = [kernel - flat.T @ dx, gamma - d_gamma, beta - d_beta]
+    wanted += [0.2 * hidden.mean(axis=0), 0.8 + 0.2 * hidden.var(axis=0)]
     for actual, value in zip(model.get_weights(), wanted, strict=True):
         np.testing.assert_allclose(actual, value, rtol=1e-5, atol=1e-6)
 
@@ -417,13 +419,66 @@ def test_an_outlier_at_the_start_does_not_drown_the_variance(backend):
     np.testing.assert_allclose(layer.get_weights()[3], x.astype(np.float64).var(axis=0), rtol=1e-5)
 
 
+def computed(backend, name, *arrays, **attrs):
+    outputs, run = single(backend, name, arrays, attrs)
+    run()
+    return outputs[0]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 17, 64])
+def test_nan_stays_in_its_channel_or_row(backend, channels):
+    clean, g = rows(40, 3, channels), rows(40, 3, channels, seed=1)
+    dirty = clean.copy()
+    dirty[7, 1, channels // 2] = np.nan
+    vectors = np.ones(channels), np.zeros(channels)
+    epsilon = {"epsilon": 1e-3}
+
+    def batch(x):
+        m = computed(backend, "moments", x)
+        sums = computed(backend, "batch_norm_sums", g, x, m, **epsilon)
+        y = computed(backend, "batch_norm", x, m, *vectors, **epsilon)
+        return y, computed(backend, "batch_norm_dx", g, x, m, vectors[0], sums, **epsilon)
+
+    def layer(x):
+        y = computed(backend, "layer_norm", x, *vectors, **epsilon)
+        return y, computed(backend, "layer_norm_dx", g, x, vectors[0], **epsilon)
+
+    def group(x):
+        m = computed(backend, "group_moments", x, groups=channels)
+        sums = computed(backend, "group_norm_sums", g, x, m, **epsilon)
+        y = computed(backend, "group_norm", x, m, *vectors, **epsilon)
+        return y, computed(backend, "group_norm_dx", g, x, m, vectors[0], sums, **epsilon)
+
+    for run, axes in ((batch, (0, 1)), (layer, (2,)), (group, (1,))):
+        lost = np.broadcast_to(np.isnan(dirty).any(axis=axes, keepdims=True), dirty.shape)
+        for with_nan, without in zip(run(dirty), run(clean), strict=True):
+            assert np.isnan(with_nan[lost]).all()
+            np.testing.assert_array_equal(with_nan[~lost], without[~lost])
+
+
+@pytest.mark.parametrize(("sizes", "groups"), [((2, 2048), 1024), ((3, 2, 2050), 5), ((1, 1, 6), 3), ((2, 3), 3)])
+def test_outputs_as_large_as_the_moments_or_sums_do_not_write_over_them(backend, sizes, groups):
+    x = rows(*sizes)
+    trained = []
+    for name in (backend, "numpy"):
+        fastnn.config.set_backend(name)
+        fastnn.set_seed(1)
+        layers = BatchNormalization(), GroupNormalization(groups, center=False), Flatten(), Dense(1)
+        model = fastnn.Sequential([Input(sizes[1:]), *layers])
+        model.compile(optimizers.SGD(0.1), "mse")
+        model.fit(x, np.ones((len(x), 1)), batch_size=len(x), verbose=0)
+        trained.append(model)
+    assert_close(*trained, 1e-4)
+
+
 # Weights, arguments, files
 
 
 def test_weights_are_keras_and_in_its_order():
     model = build(BatchNormalization(name="a"), LayerNormalization(name="b"), GroupNormalization(3, name="c"))
     names = [weight.name for weight in model.weights]
-    assert names == ["a.gamma", "a.beta", "a.moving_mean", "a.moving_variance", "b.gamma", "b.beta", "c.gamma", "c.beta"]
+    own = ["a.gamma", "a.beta", "a.moving_mean", "a.moving_variance"]
+    assert names == [*own, "b.gamma", "b.beta", "c.gamma", "c.beta"]
     assert [weight.shape for weight in model.weights] == [(6,)] * 8
     assert [weight.name for weight in model.trainable_weights] == [n for n in names if "moving" not in n]
     for weight in model.weights:
@@ -523,20 +578,23 @@ BAD = [
     (lambda: GroupNormalization(-2), "GroupNormalization: groups", "groups=-2"),
     (lambda: GroupNormalization(2.0), "GroupNormalization: groups", "groups=2.0"),
     (lambda: GroupNormalization(2, axis="C"), "GroupNormalization: axis", "axis='C'"),
-    (lambda: BatchNormalization(axis=1, name="n")(np.ones((2, 3, 4))), "n: BatchNormalization needs the channels in the last axis", "axis=1"),
-    (lambda: BatchNormalization(axis=-2, name="n")(np.ones((2, 3, 4))), "n: BatchNormalization", "axis=-2"),
-    (lambda: BatchNormalization(name="n")(np.ones(3)), "n: BatchNormalization needs rows (batch, ..., channels)", "(None,)"),
-    (lambda: GroupNormalization(2, axis=1, name="n")(np.ones((2, 3, 4))), "n: GroupNormalization", "axis=1"),
-    (lambda: GroupNormalization(name="n")(np.ones((2, 3, 48))), "n: GroupNormalization needs channels that groups divide", "groups=32", "48"),
-    (lambda: GroupNormalization(8, name="n")(np.ones((2, 4))), "n: GroupNormalization", "groups=8"),
-    (lambda: LayerNormalization(axis=1, name="n")(np.ones((2, 3, 4))), "n: LayerNormalization needs axis to be the last axes", "axis=1"),
-    (lambda: LayerNormalization(axis=(0, 1, 2), name="n")(np.ones((2, 3, 4))), "n: LayerNormalization", "axis=(0, 1, 2)"),
-    (lambda: LayerNormalization(axis=(-4, -1), name="n")(np.ones((2, 3, 4))), "n: LayerNormalization", "axis=(-4, -1)"),
-]  # fmt: skip
+]
+
+LAST = "needs the channels in the last axis"
+UNFIT = [
+    (BatchNormalization(axis=1, name="n"), (2, 3, 4), f"n: BatchNormalization {LAST}", "axis=1"),
+    (BatchNormalization(axis=-2, name="n"), (2, 3, 4), "n: BatchNormalization", "axis=-2"),
+    (BatchNormalization(name="n"), (3,), "n: BatchNormalization needs rows (batch, ..., channels)", "(None,)"),
+    (GroupNormalization(2, axis=1, name="n"), (2, 3, 4), f"n: GroupNormalization {LAST}", "axis=1"),
+    (GroupNormalization(name="n"), (2, 3, 48), "n: GroupNormalization needs channels that groups divide", "groups=32"),
+    (GroupNormalization(8, name="n"), (2, 4), "n: GroupNormalization", "groups=8", "(None, 4)"),
+    (LayerNormalization(axis=1, name="n"), (2, 3, 4), "n: LayerNormalization needs axis to be the last axes", "axis=1"),
+    (LayerNormalization(axis=(0, 1, 2), name="n"), (2, 3, 4), "n: LayerNormalization", "axis=(0, 1, 2)"),
+    (LayerNormalization(axis=(-4, -1), name="n"), (2, 3, 4), "n: LayerNormalization", "axis=(-4, -1)"),
+]
 
 
-@pytest.mark.parametrize(("call", "parts"), [(entry[0], entry[1:]) for entry in BAD])
-def test_bad_arguments_and_inputs_are_refused(call, parts):
+def refused(call, parts):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         call()
     message = str(caught.value)
@@ -544,6 +602,17 @@ def test_bad_arguments_and_inputs_are_refused(call, parts):
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(("call", "parts"), [(entry[0], entry[1:]) for entry in BAD])
+def test_bad_arguments_are_refused(call, parts):
+    refused(call, parts)
+
+
+@pytest.mark.parametrize(("layer", "sizes", "parts"), [(entry[0], entry[1], entry[2:]) for entry in UNFIT])
+def test_inputs_that_do_not_fit_are_refused(layer, sizes, parts):
+    refused(lambda: layer(np.ones(sizes)), parts)
+    assert layer.weights == []
 
 
 def test_rows_of_another_shape_are_refused():

@@ -124,8 +124,8 @@ def test_the_output_may_take_the_memory_of_an_input(name):
         arrays = [np.ascontiguousarray(a, np.float32) for a in inputs]
         attrs = op.complete(attrs)
         expected = run(name, *(a.copy() for a in arrays), **attrs)
-        for place, array in enumerate(arrays):
-            if array.shape == expected.shape:
+        for place in op.elementwise[: len(arrays)]:
+            if arrays[place].shape == expected.shape:
                 given = [a.copy() for a in arrays]
                 KERNELS[name]((given[place],), tuple(given), attrs)
                 np.testing.assert_array_equal(given[place], expected)

@@ -115,7 +115,7 @@ def _gradient(g: Any, y: Any, x: Any, moments: Any, gamma: Any, beta: Any, epsil
     scale=lambda x, m, *rest, epsilon: group_norm_scale(_item(x), m[None], *rest, epsilon=epsilon).reshape(x.shape),
     flops=touching(4),
     cases=_cases("x", "m", "gamma", "beta"),
-    elementwise=True,
+    elementwise=(0,),
 )
 def batch_norm(x, moments, gamma, beta, *, epsilon):
     """``gamma * xhat + beta`` with the moments (2, C) of ``x (N, ..., C)``; gamma and beta (C,)."""
@@ -143,7 +143,7 @@ def batch_norm_sums(g, x, moments, *, epsilon):
     ).reshape(x.shape),
     flops=touching(6),
     cases=_cases("g", "x", "m", "gamma", "sums"),
-    elementwise=True,
+    elementwise=(0, 1),
 )
 def batch_norm_dx(g, x, moments, gamma, sums, *, epsilon):
     """``gamma * inv * (g - mean(g) - xhat * mean(g * xhat))``, means over the batch, from the sums."""
@@ -183,7 +183,7 @@ def _normalize_gradient(
     ),
     flops=touching(4),
     cases=_cases("x", "mean", "variance", "gamma", "beta"),
-    elementwise=True,
+    elementwise=(0,),
 )
 def normalize(x, mean, variance, gamma, beta, *, epsilon):
     """``gamma * xhat + beta`` with any mean and variance (C,) of ``x (N, ..., C)``: they have no gradient."""
@@ -196,7 +196,7 @@ def normalize(x, mean, variance, gamma, beta, *, epsilon):
     scale=lambda g, variance, gamma, epsilon: abs(g * gamma / np.sqrt(variance + epsilon)),
     flops=touching(4),
     cases=_cases("g", "variance", "gamma"),
-    elementwise=True,
+    elementwise=(0,),
 )
 def normalize_dx(g, variance, gamma, *, epsilon):
     """``g * gamma * inv``."""
@@ -271,7 +271,7 @@ def _masked(g: Any, x: Any, moments: Any, gamma: Any, beta: Any, epsilon: float,
     scale=_activated_scale(batch_norm.scale, lambda *inputs, **attrs: fused_batch_norm(*inputs, **attrs)),
     flops=touching(4),
     cases=_with_activations(_cases("x", "m", "gamma", "beta"), *DENSE_ACTIVATIONS),
-    elementwise=True,
+    elementwise=(0,),
 )
 def fused_batch_norm(x, moments, gamma, beta, *, epsilon, activation):
     """batch_norm and an activation in one."""
@@ -285,7 +285,7 @@ def fused_batch_norm(x, moments, gamma, beta, *, epsilon, activation):
     scale=_activated_scale(normalize.scale, lambda *inputs, **attrs: fused_normalize(*inputs, **attrs)),
     flops=touching(4),
     cases=_with_activations(_cases("x", "mean", "variance", "gamma", "beta"), *DENSE_ACTIVATIONS),
-    elementwise=True,
+    elementwise=(0,),
 )
 def fused_normalize(x, mean, variance, gamma, beta, *, epsilon, activation):
     """normalize and an activation in one."""
@@ -316,7 +316,7 @@ def fused_batch_norm_sums(g, x, moments, gamma, beta, *, epsilon, activation):
     ),
     flops=touching(6),
     cases=_with_activations(_cases("g", "x", "m", "gamma", "beta", "sums"), "relu"),
-    elementwise=True,
+    elementwise=(0, 1),
 )
 def fused_batch_norm_dx(g, x, moments, gamma, beta, sums, *, epsilon, activation):
     """batch_norm_dx of ``relu_dx(g, y)``, y the output of fused_batch_norm."""

@@ -45,8 +45,8 @@ class Op:
         workspace: ``workspace(*input_shapes, **attrs)``, with the largest batch filled in -> floats of memory that the
             native kernel wants for itself while it runs
         view: the output is the input's memory under another shape; the Plan makes no step of it
-        elementwise: each output element depends on the same element of the inputs: the output may take the memory of an
-            input that is not needed any more
+        elementwise: the inputs of whose elements each output element depends on the same one only: the output may take
+            the memory of one of them that is not needed any more. Indices, or True for all inputs
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Op:
         cases: Cases,
         workspace: Callable[..., int],
         updates: tuple[int, ...],
-        elementwise: bool,
+        elementwise: bool | tuple[int, ...],
         view: bool,
     ) -> None:
         code, defaults = reference.__code__, reference.__defaults__ or ()  # inspect is slow to import
@@ -79,7 +79,7 @@ class Op:
         self.cases = cases
         self.workspace = workspace
         self.updates = updates
-        self.elementwise = elementwise
+        self.elementwise = tuple(range(len(self.inputs))) if elementwise is True else elementwise or ()
         self.view = view
         self.__doc__ = reference.__doc__
 
@@ -133,7 +133,7 @@ def op(
     flops: Callable[..., float] | None = None,
     workspace: Callable[..., int] = lambda *shapes, **attrs: 0,
     updates: tuple[int, ...] = (),
-    elementwise: bool = False,
+    elementwise: bool | tuple[int, ...] = False,
     view: bool = False,
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declare the decorated NumPy function as an op. See :class:`Op` for the arguments."""

@@ -24,7 +24,7 @@ from fastnn.ops.declare import Case, op
 from fastnn.ops.matrix import sum_rows
 
 #: Sums over places are summed in chunks: so many at most, of so many places and elements at least; of those, so many
-#: places are added in single precision before they go to a double. csrc/norm.c has the same numbers.
+#: places are added in single precision before they go to a double. csrc/norm_sums.c has the same numbers.
 CHUNKS, CHUNK_PLACES, CHUNK_ELEMENTS, SINGLE = 32, 16, 1 << 15, 64
 
 
@@ -210,7 +210,7 @@ def _group_gradient(g: Any, y: Any, x: Any, moments: Any, gamma: Any, beta: Any,
     scale=group_norm_scale,
     flops=touching(4),
     cases=_group_cases("x", "m", "gamma", "beta"),
-    elementwise=True,
+    elementwise=(0,),
 )
 def group_norm(x, moments, gamma, beta, *, epsilon):
     """``gamma * xhat + beta`` with the moments (N, 2, G) of ``x (N, ..., C)``; gamma and beta (C,)."""
@@ -240,7 +240,7 @@ def group_norm_sums(g, x, moments, *, epsilon):
     scale=group_norm_dx_scale,
     flops=touching(6),
     cases=_group_cases("g", "x", "m", "gamma", "sums"),
-    elementwise=True,
+    elementwise=(0, 1),
 )
 def group_norm_dx(g, x, moments, gamma, sums, *, epsilon):
     """``inv * (gamma * g - mean(gamma * g) - xhat * mean(gamma * g * xhat))``, means over a group, from the sums."""

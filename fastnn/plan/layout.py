@@ -99,12 +99,11 @@ class Layout:
                 continue
             size = elements(output.shape, self.batch)
             shared = None
-            if node.op.elementwise:
-                for tensor in node.inputs:
-                    group = group_of.get(id(self._base(tensor)))
-                    if group is not None and groups[group].last == position and groups[group].size == size:
-                        shared = group
-                        break
+            for tensor in (node.inputs[i] for i in node.op.elementwise if i < len(node.inputs)):
+                group = group_of.get(id(self._base(tensor)))
+                if group is not None and groups[group].last == position and groups[group].size == size:
+                    shared = group
+                    break
             if shared is None:
                 shared = len(groups)
                 groups.append(Lifetime(size, position, position))

@@ -18,8 +18,8 @@ import numpy as np
 
 from fastnn.backends.numba.elementary import ZERO
 from fastnn.backends.numba.jit import IN1, INDEX, INTEGER, KERNELS, OUT1, Arrays, compiled, inner, kernel
-from fastnn.backends.numba.tile import EMPTY, PLAIN, RELU, TABLE, deliver
-from fastnn.backends.numba.vector import LANES, fill, fma, load, load_some, pointer, store, store_some
+from fastnn.backends.numba.tile import EMPTY, PLAIN, RELU, TABLE, deliver, whole
+from fastnn.backends.numba.vector import LANES, fill, fma, load, load_some, pointer, store
 
 #: For each place along an axis: the input and the weight of its first tap, the number of its taps, whether the next
 #: three places, ``apart``, have the same taps.
@@ -126,7 +126,7 @@ def _sum(y, place, x, read, w, walk, b, biased, mode, n):  # type: ignore[no-unt
 
 @inner
 def _products(dw, g, places, x, reads, walk, count, n):  # type: ignore[no-untyped-def]
-    """``dw += x[reads] * g[places]`` for the first ``count`` of four places, n lanes."""
+    """``dw += x[reads] * g[places]`` for the first ``count`` of four places, n lanes; the others of dw stay."""
     planes, plane_x, plane_w, lines, line_x, line_w, taps, tap_x, tap_w = walk
     x0, x1, x2, x3 = reads
     g0, g1, g2, g3 = _load(g, places[0], n), _load(g, places[1], n), _load(g, places[2], n), _load(g, places[3], n)
@@ -134,15 +134,12 @@ def _products(dw, g, places, x, reads, walk, count, n):  # type: ignore[no-untyp
         for j in range(lines):
             p, q = i * plane_x + j * line_x, i * plane_w + j * line_w
             for _ in range(taps):
-                a = fma(_load(x, x0 + p, n), g0, _load(dw, q, n))
+                a = fma(_load(x, x0 + p, n), g0, load(dw, q))
                 if count == 4:
                     a = fma(_load(x, x1 + p, n), g1, a)
                     a = fma(_load(x, x2 + p, n), g2, a)
                     a = fma(_load(x, x3 + p, n), g3, a)
-                if n == LANES:
-                    store(dw, q, a)
-                else:
-                    store_some(dw, q, a, n)
+                store(dw, q, a)
                 p += tap_x
                 q += tap_w
 
@@ -163,12 +160,12 @@ def _channels(y, places, x, reads, w, tap, walk, count, b, mode, gradient, c, n)
 
 
 @inner
-def _every_place(y, x, w, b, deep, high, wide, numbers, e, mode, gradient):  # type: ignore[no-untyped-def]
-    """y of x and w or, with ``gradient``, w of x and y."""
+def _every_place(y, x, w, b, deep, high, wide, numbers, e, w_tap, mode, gradient):  # type: ignore[no-untyped-def]
+    """y of x and w or, with ``gradient``, w of x and y; w has ``w_tap`` floats a tap, E of which count."""
     size_d, size_h, size_w, kernel_h, kernel_w = numbers[0], numbers[1], numbers[2], numbers[4], numbers[5]
-    plane_x, plane_w = numbers[6] * size_h * size_w * e, numbers[7] * kernel_h * kernel_w * e
-    line_x, line_w = numbers[8] * size_w * e, numbers[9] * kernel_w * e
-    tap_x, tap_w, apart = numbers[10] * e, numbers[11] * e, numbers[12]
+    plane_x, plane_w = numbers[6] * size_h * size_w * e, numbers[7] * kernel_h * kernel_w * w_tap
+    line_x, line_w = numbers[8] * size_w * e, numbers[9] * kernel_w * w_tap
+    tap_x, tap_w, apart = numbers[10] * e, numbers[11] * w_tap, numbers[12]
     full = e // LANES * LANES
     row = 0
     for image in range(x.size // (size_d * size_h * size_w * e)):
@@ -189,7 +186,7 @@ def _every_place(y, x, w, b, deep, high, wide, numbers, e, mode, gradient):  # t
                             (line + wide[o2, FIRST]) * e,
                             (line + wide[o3, FIRST]) * e,
                         )
-                        tap = (kernel + wide[o, WEIGHT]) * e
+                        tap = (kernel + wide[o, WEIGHT]) * w_tap
                         taps_d, taps_h, taps_w = deep[d, TAPS], high[h, TAPS], wide[o, TAPS]
                         walk = taps_d, plane_x, plane_w, taps_h, line_x, line_w, taps_w, tap_x, tap_w
                         for c in range(0, full, LANES):
@@ -202,18 +199,44 @@ def _every_place(y, x, w, b, deep, high, wide, numbers, e, mode, gradient):  # t
 
 @compiled(OUT1, IN1, IN1, IN1, TABLE, TABLE, TABLE, INDEX, INTEGER, INTEGER)
 def _outputs(y, x, w, b, deep, high, wide, numbers, e, mode):  # type: ignore[no-untyped-def]
-    _every_place(y, x, w, b, deep, high, wide, numbers, e, mode, False)
+    _every_place(y, x, w, b, deep, high, wide, numbers, e, e, mode, False)
 
 
 @compiled(OUT1, IN1, IN1, TABLE, TABLE, TABLE, INDEX, INTEGER)
 def _weights(dw, x, g, deep, high, wide, numbers, e):  # type: ignore[no-untyped-def]
-    dw[:] = ZERO
-    _every_place(g, x, dw, g[:0], deep, high, wide, numbers, e, PLAIN, True)
+    w_tap = whole(e, LANES)
+    sums = np.zeros(dw.size // e * w_tap, np.float32)
+    _every_place(g, x, sums, g[:0], deep, high, wide, numbers, e, w_tap, PLAIN, True)
+    for tap in range(dw.size // e):
+        for i in range(e):
+            dw[tap * e + i] = sums[tap * w_tap + i]
+
+
+@compiled(OUT1, IN1, INTEGER)
+def _add_neighbours(y, parts, m):  # type: ignore[no-untyped-def]
+    """Each element of y is the sum of m parts."""
+    for i in range(y.size):
+        total = parts[i * m]
+        for j in range(1, m):
+            total += parts[i * m + j]
+        y[i] = total
+
+
+@compiled(OUT1, IN1, INTEGER)
+def _repeat(y, x, m):  # type: ignore[no-untyped-def]
+    """Each element of x, m times."""
+    for i in range(x.size):
+        for j in range(m):
+            y[i * m + j] = x[i]
 
 
 def _repeated(x: np.ndarray, m: int) -> np.ndarray:
     """``x (N, ..., C)`` with every channel M times, flat."""
-    return (x if m == 1 else np.repeat(x, m, axis=-1)).reshape(-1)
+    if m == 1:
+        return x.reshape(-1)
+    y = np.empty(x.size * m, np.float32)
+    _repeat.run(y, x.reshape(-1), m)
+    return y
 
 
 def _convolve(y: np.ndarray, x: np.ndarray, w: np.ndarray, b: np.ndarray, attrs: dict[str, Any], mode: int) -> None:
@@ -244,7 +267,7 @@ def depthwise_conv_dx(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) ->
     tables = _tables(_backward, dx.shape[1:-1], g.shape[1:-1], w.shape[:-2], attrs)
     _outputs.run(parts.reshape(-1), g.reshape(-1), w.reshape(-1), EMPTY, *tables, g.shape[-1], PLAIN)
     if m > 1:
-        parts.sum(axis=-1, out=dx)
+        _add_neighbours.run(dx.reshape(-1), parts.reshape(-1), m)
 
 
 @kernel

@@ -1,7 +1,7 @@
 """Normalization of groups and of batches. N items of S places; C channels in G groups; see fastnn/ops/norm.py.
 
 A batch is one item that has all its places and in which each channel is a group. Sums are added in double precision,
-place after place. What is known of each channel is worked out first: an output may take the memory of any input.
+place after place.
 """
 
 from __future__ import annotations
@@ -62,13 +62,12 @@ def _moments(moments, x, places):  # type: ignore[no-untyped-def]
 def _forward(y, x, moments, gamma, beta, places, epsilon):  # type: ignore[no-untyped-def]
     channels = x.shape[1]
     mean, scale = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    offset = beta.copy()
     for n in range(x.shape[0] // places):
         _statistics(mean, scale, moments, n, epsilon)
         scale *= gamma
         for s in range(n * places, (n + 1) * places):
             for c in range(channels):
-                y[s, c] = (x[s, c] - mean[c]) * scale[c] + offset[c]
+                y[s, c] = (x[s, c] - mean[c]) * scale[c] + beta[c]
 
 
 @compiled(OUT2, IN2, IN1, IN1, REAL)
@@ -114,7 +113,7 @@ def _dx(dx, g, x, moments, gamma, beta, sums, places, epsilon, relu):  # type: i
     channels, groups = x.shape[1], moments.shape[1]
     size = channels // groups
     mean, inv, scale = np.empty(channels, np.float32), np.empty(channels, np.float32), np.empty(channels, np.float32)
-    pull, tilt, offset = np.empty(channels, np.float32), np.empty(channels, np.float32), beta.copy()
+    pull, tilt = np.empty(channels, np.float32), np.empty(channels, np.float32)
     for n in range(x.shape[0] // places):
         _statistics(mean, inv, moments, n, epsilon)
         scale[:] = inv * gamma
@@ -130,7 +129,7 @@ def _dx(dx, g, x, moments, gamma, beta, sums, places, epsilon, relu):  # type: i
             if relu:
                 for c in range(channels):
                     d = x[s, c] - mean[c]
-                    a = g[s, c] if d * scale[c] + offset[c] > ZERO else ZERO
+                    a = g[s, c] if d * scale[c] + beta[c] > ZERO else ZERO
                     dx[s, c] = scale[c] * a - (d * tilt[c] + pull[c])
             else:
                 for c in range(channels):

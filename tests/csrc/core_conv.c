@@ -1,0 +1,194 @@
+/* Convolutions and depthwise convolutions: random windows, and those that take uncommon ways. */
+#include "reference_conv.h"
+
+/* Numbers of channels and filters around the widths of vectors and of panels. */
+static const int64_t widths[] = {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 65};
+
+static double multiplications(const struct sizes *z)
+{
+    double product = (double)(z->n * z->c / z->groups * z->f);
+    for (int a = MAX_SPACE - z->axes; a < MAX_SPACE; a++) product *= (double)(z->out[a] * z->kernel[a]);
+    return product;
+}
+
+/* Some window that fits on a padded input; `most` multiplications at most. Padding may be larger than the window, the window
+ * larger than the input, the input one pixel. */
+static struct sizes random_window(int number, double most)
+{
+    for (;;) {
+        struct sizes z = {.n = pick(1, 3), .axes = 1 + number % 3, .groups = 1};
+        const int64_t longest = z.axes == 1 ? 60 : z.axes == 2 ? 14 : 7, widest = z.axes == 1 ? 9 : z.axes == 2 ? 5 : 3;
+        const int pixel = random_bits() % 8 == 0, plain = random_bits() % 4 == 0;
+        for (int a = MAX_SPACE - z.axes; a < MAX_SPACE; a++) {
+            z.space[a] = pixel ? 1 : pick(1, longest);
+            z.kernel[a] = pick(1, widest);
+            z.strides[a] = plain ? 1 : pick(1, 3);
+            z.dilations[a] = plain || z.kernel[a] == 1 ? 1 : pick(1, 3);
+            z.before[a] = random_bits() % 3 ? pick(0, z.kernel[a] / 2) : pick(0, z.kernel[a] + 2);
+            z.after[a] = random_bits() % 3 ? z.before[a] : pick(0, z.kernel[a] + 2);
+            const int64_t missing = (z.kernel[a] - 1) * z.dilations[a] + 1 - z.space[a] - z.before[a] - z.after[a];
+            if (missing > 0) z.after[a] += missing;
+        }
+        CHECK(fit_windows(&z), "a window");
+        z.groups = random_bits() % 4 ? 1 : pick(2, 4);
+        z.c = widths[pick(0, COUNT_OF(widths) - 1)] * z.groups;
+        z.f = widths[pick(0, COUNT_OF(widths) - 1)] * z.groups;
+        if (multiplications(&z) <= most) return z;
+    }
+}
+
+/* Whole numbers show every product that is missing or twice there; others, the rounding. */
+static void fill_inputs(struct step *s, int whole)
+{
+    for (int i = 0; i < 2; i++) {
+        if (whole) fill_whole(&s->in[i], 3);
+        else fill(&s->in[i], -1, 1);
+    }
+}
+
+static void check_fused(struct step *s, const char *what, int number, reference *expected, double terms)
+{
+    s->attr.activation = number % ACT_COUNT;
+    fill(&s->in[1], -2 / sqrt(terms), 2 / sqrt(terms));
+    check(s, what, expected, ROW_BY_ROW);
+}
+
+static void check_conv(const struct sizes *z, int number)
+{
+    double terms = (double)(z->c / z->groups), meetings = (double)(z->n * z->f); /* of each pixel with the whole window */
+    for (int a = MAX_SPACE - z->axes; a < MAX_SPACE; a++) {
+        terms *= (double)z->kernel[a];
+        meetings *= (double)z->space[a];
+    }
+    const int whole = number % 4 != 3, with_dx = terms * meetings < 1e7;
+    struct step s = make("conv", "nof=nsc,wgf", *z);
+    fill_inputs(&s, whole);
+    check(&s, "conv", ref_conv, ROW_BY_ROW);
+    s = make("conv_dw", "wgf=nsc,nof", *z);
+    fill_inputs(&s, whole);
+    give_workspace(&s, conv_dw_workspace(&s.out[0]));
+    check(&s, "conv_dw", ref_conv_dw, 0);
+    s = make("fused_conv", number % 5 ? "nof=nsc,wgf,f" : "nof=nsc,wgf", *z);
+    check_fused(&s, "fused_conv", number, ref_conv, terms);
+    if (!with_dx) return;
+    s = make("conv_dx", "nsc=nof,wgf", *z);
+    fill_inputs(&s, whole);
+    check(&s, "conv_dx", ref_conv_dx, ROW_BY_ROW);
+    s = make("fused_conv_dx", "nsc=nof,wgf,nsc", *z);
+    fill(&s.in[2], number % ACT_COUNT == ACT_softplus ? 0 : -1, 1);
+    check_fused(&s, "fused_conv_dx", number, ref_conv_dx, terms);
+}
+
+static void convolutions_of_random_windows_are_right(void)
+{
+    for (int i = 0; i < 420; i += share) {
+        const struct sizes z = random_window(i / share, 2e5);
+        check_conv(&z, i / share);
+    }
+}
+
+/* What makes csrc/conv.c cut rows and columns, take the elements of a window one after the other, sum in several passes, or
+ * pack weights again and again. */
+static void convolutions_of_uncommon_sizes_are_right(void)
+{
+    static const struct sizes uncommon[] = {
+        {.n = 2, .c = 2, .f = 3, .axes = 2, .space = {0, 301, 301}, .kernel = {0, 300, 301}}, /* huge windows */
+        {.n = 1, .c = 2, .f = 5, .axes = 2, .space = {0, 190, 200}, .kernel = {0, 201, 205}, .before = {0, 9, 8}, .after = {0, 3, 1}},
+        {.n = 1, .c = 3, .f = 2, .axes = 1, .space = {0, 0, 70001}, .kernel = {0, 0, 70000}},
+        {.n = 2, .c = 1, .f = 9, .axes = 3, .space = {40, 50, 60}, .kernel = {40, 49, 59}},
+        {.n = 2, .c = 3, .f = 5, .axes = 1, .space = {0, 0, 120100}, .kernel = {0, 0, 3}, .dilations = {0, 0, 60000}}, /* far apart */
+        {.n = 1, .c = 5, .f = 4, .axes = 2, .space = {0, 50, 18100}, .kernel = {0, 3, 3}, .dilations = {0, 24, 9000},
+         .before = {0, 0, 30}},
+        {.n = 2, .c = 9, .f = 17, .axes = 2, .space = {0, 3, 2100}, .kernel = {0, 3, 5}, .before = {0, 1, 2}, .after = {0, 1, 2}}, /* wide */
+        {.n = 1, .c = 17, .f = 2, .axes = 2, .space = {0, 4, 2500}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 1, .c = 1, .f = 9, .axes = 2, .space = {0, 61, 63}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 2, .c = 1, .f = 3, .axes = 1, .space = {0, 0, 5000}, .kernel = {0, 0, 7}, .strides = {0, 0, 2}},
+        {.n = 2, .c = 100003, .f = 2, .axes = 2, .space = {0, 1, 2}, .kernel = {0, 1, 1}}, /* channels */
+        {.n = 1, .c = 40000, .f = 2, .axes = 1, .space = {0, 0, 5}, .kernel = {0, 0, 1}},
+        {.n = 1, .c = 140001, .f = 1, .axes = 1, .space = {0, 0, 2}, .kernel = {0, 0, 2}, .after = {0, 0, 1}},
+        {.n = 1, .c = 2, .f = 100005, .axes = 1, .space = {0, 0, 3}, .kernel = {0, 0, 2}},
+        {.n = 2, .c = 1000, .f = 2, .axes = 2, .space = {0, 4, 3}, .kernel = {0, 9, 9}, .before = {0, 4, 4}, .after = {0, 4, 4}},
+        {.n = 2, .c = 2, .f = 1000, .axes = 2, .space = {0, 4, 3}, .kernel = {0, 9, 9}, .before = {0, 4, 4}, .after = {0, 4, 4}},
+        {.n = 3, .c = 66, .f = 4100, .axes = 2, .space = {0, 2, 2}, .kernel = {0, 3, 3}, .before = {0, 1, 1}}, /* weights */
+        {.n = 9, .c = 34, .f = 300, .axes = 2, .space = {0, 3, 3}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 8, .c = 3, .f = 33, .axes = 2, .space = {0, 35, 33}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 2, .c = 12, .f = 36, .groups = 12, .axes = 2, .space = {0, 20, 21}, .kernel = {0, 4, 4}, .strides = {0, 4, 5},
+         .dilations = {0, 2, 5}},
+        {.n = 1, .c = 3, .f = 4, .axes = 2, .space = {0, 9, 11}, .kernel = {0, 3, 2}, .strides = {0, 7, 20}, .before = {0, 2, 0}},
+        {.n = 1, .c = 2, .f = 3, .axes = 3, .space = {5, 6, 7}, .kernel = {2, 3, 4}, .strides = {9, 1, 2}, .after = {40, 30, 20}},
+    };
+    for (int i = 0; i < COUNT_OF(uncommon); i++) {
+        struct sizes z = uncommon[i];
+        z.groups += !z.groups;
+        CHECK(fit_windows(&z), "a window");
+        check_conv(&z, 4 * i); /* of whole numbers */
+    }
+}
+
+static void check_depthwise(const struct sizes *z, int number)
+{
+    double terms = 1;
+    for (int a = MAX_SPACE - z->axes; a < MAX_SPACE; a++) terms *= (double)z->kernel[a];
+    const int whole = number % 4 != 3;
+    struct step s = make("depthwise_conv", "noe=nsc,wcm", *z);
+    fill_inputs(&s, whole);
+    check(&s, "depthwise_conv", ref_depthwise, ROW_BY_ROW);
+    s = make("depthwise_conv_dx", "nsc=noe,wcm", *z);
+    fill_inputs(&s, whole);
+    check(&s, "depthwise_conv_dx", ref_depthwise_dx, ROW_BY_ROW);
+    s = make("depthwise_conv_dw", "wcm=nsc,noe", *z);
+    fill_inputs(&s, whole);
+    give_workspace(&s, depthwise_dw_workspace(&s.in[1], &s.out[0]));
+    check(&s, "depthwise_conv_dw", ref_depthwise_dw, 0);
+    s = make("fused_depthwise_conv", number % 5 ? "noe=nsc,wcm,e" : "noe=nsc,wcm", *z);
+    check_fused(&s, "fused_depthwise_conv", number, ref_depthwise, terms);
+}
+
+static void depthwise_convolutions_of_random_windows_are_right(void)
+{
+    for (int i = 0; i < 420; i += share) {
+        struct sizes z = random_window(i / share, INFINITY);
+        if (i / share % 3 && z.axes > 1) z.space[2] = pick(1, 40); /* several outputs side by side */
+        if (!fit_windows(&z)) z.after[2] = (z.kernel[2] - 1) * z.dilations[2] + 1;
+        CHECK(fit_windows(&z), "a window");
+        z.groups = 1;
+        z.c = widths[pick(0, COUNT_OF(widths) - 1)];
+        z.m = i / share % 2 ? 1 : i / share % 4 ? pick(2, 5) : pick(6, 35);
+        if (z.m > 1 && z.c * z.m > 150) z.c = 1 + z.c % 4;
+        check_depthwise(&z, i / share);
+    }
+}
+
+/* Sums over pixels in several parts, many channels, windows far larger than is common. */
+static void depthwise_convolutions_of_uncommon_sizes_are_right(void)
+{
+    static const struct sizes uncommon[] = {
+        {.n = 2, .c = 3, .m = 1, .axes = 2, .space = {0, 40, 41}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 3, .c = 17, .m = 1, .axes = 2, .space = {0, 24, 23}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 2, .c = 16, .m = 1, .axes = 2, .space = {0, 28, 30}, .kernel = {0, 5, 5}, .strides = {0, 1, 1}, .before = {0, 2, 2},
+         .after = {0, 2, 2}},
+        {.n = 2, .c = 5, .m = 3, .axes = 2, .space = {0, 33, 35}, .kernel = {0, 2, 3}},
+        {.n = 1, .c = 1, .m = 1, .axes = 1, .space = {0, 0, 40000}, .kernel = {0, 0, 3}},
+        {.n = 1, .c = 70, .m = 1, .axes = 1, .space = {0, 0, 1100}, .kernel = {0, 0, 7}, .strides = {0, 0, 2}},
+        {.n = 2, .c = 1, .m = 40, .axes = 1, .space = {0, 0, 700}, .kernel = {0, 0, 3}},
+        {.n = 2, .c = 1030, .m = 1, .axes = 2, .space = {0, 4, 5}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 1, .c = 3, .m = 1100, .axes = 1, .space = {0, 0, 9}, .kernel = {0, 0, 3}, .before = {0, 0, 1}, .after = {0, 0, 1}},
+        {.n = 1, .c = 2, .m = 70000, .axes = 1, .space = {0, 0, 2}, .kernel = {0, 0, 2}, .before = {0, 0, 1}},
+        {.n = 1, .c = 2, .m = 1, .axes = 2, .space = {0, 200, 210}, .kernel = {0, 200, 201}},
+        {.n = 2, .c = 3, .m = 2, .axes = 1, .space = {0, 0, 20010}, .kernel = {0, 0, 3}, .dilations = {0, 0, 10000}},
+        {.n = 1, .c = 8, .m = 1, .axes = 2, .space = {0, 9, 30}, .kernel = {0, 3, 3}, .strides = {0, 5, 4}, .before = {0, 1, 1}},
+    };
+    for (int i = 0; i < COUNT_OF(uncommon); i++) {
+        struct sizes z = uncommon[i];
+        CHECK(fit_windows(&z), "a window");
+        check_depthwise(&z, 4 * i);
+    }
+}
+
+void test_conv(void)
+{
+    convolutions_of_random_windows_are_right();
+    convolutions_of_uncommon_sizes_are_right();
+    depthwise_convolutions_of_random_windows_are_right();
+    depthwise_convolutions_of_uncommon_sizes_are_right();
+}
