@@ -36,7 +36,7 @@ INLINE void whole_total(float *total, float *lost, float *sum, int64_t lanes)
 /* y (c) = the largest or the mean of x (pixels, c); pixels lie `apart` floats from each other */
 INLINE void whole(const int average, float *y, const float *x, int64_t pixels, int64_t apart, int64_t c, float *scratch)
 {
-    const int64_t some = c < VL && apart == c ? 4 * VL / c : 1; /* pixels that count as one */
+    const int64_t some = c < VL && apart == c ? 2 * VL / c : 1; /* pixels that count as one */
     const int64_t lanes = some * c, rest = pixels % some * c, space = lanes + VL;
     float *sum = scratch, *total = sum + space, *lost = total + space;
     for (int64_t i = 0; i < space; i++) sum[i] = average ? 0.0f : -INFINITY, total[i] = lost[i] = 0.0f;

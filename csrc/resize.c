@@ -19,10 +19,16 @@ INLINE void repeat_places(const int64_t k, float *to, const float *from, int64_t
             for (int64_t r = 0; r < k; r++, to += c) v_store_n(to, v, ((w - i) * k - r) * c);
             continue;
         }
-        for (int64_t j = 0; j < c; j += VL) {
-            const int64_t at = j + VL <= c ? j : c - VL; /* the last vector reaches back */
-            const vf v = v_load(from + at);
-            for (int64_t r = 0; r < k; r++) v_put(to + r * c + at, v, stream);
+        if (stream) {
+            for (int64_t j = 0; j < c; j += LINE_FLOATS)
+                for (int64_t r = 0; r < k; r++)
+                    UNROLL for (int l = 0; l < LINE; l++) v_stream(to + r * c + j + l * VL, v_load(from + j + l * VL));
+        } else {
+            for (int64_t j = 0; j < c; j += VL) {
+                const int64_t at = j + VL <= c ? j : c - VL; /* the last vector reaches back */
+                const vf v = v_load(from + at);
+                for (int64_t r = 0; r < k; r++) v_store(to + r * c + at, v);
+            }
         }
         to += k * c;
     }
@@ -34,7 +40,7 @@ static void kernel_upsample_nearest(const struct step *step, const struct lane *
     const struct window w = window_of(&step->in[0], &step->out[0], &step->attr);
     const int64_t kd = w.kernel[AXIS_D], kh = w.kernel[AXIS_H], kw = w.kernel[AXIS_W];
     const int64_t width = w.size[AXIS_W] * w.c, wide = w.out[AXIS_W] * w.c;
-    const int stream = streams(&step->out[0], w.c) && kw <= STREAM_PLACES;
+    const int stream = streams(&step->out[0], w.c);
     const float *x = step->in[0].data;
     float *y = step->out[0].data;
     EACH_LINE(w.n * w.size[AXIS_D] * w.size[AXIS_H], kd * kh * wide) {
@@ -141,46 +147,43 @@ INLINE struct cell cell_of(int64_t i, int64_t k, int64_t size)
 
 INLINE vf blend(vf low, vf high, float share) { return v_fma(high, v_set(share), low * v_set(1.0f - share)); }
 
-/* One cell (rows) by one cell (columns) of y (OH, OW, C), where x is (H, W, C). */
-INLINE void blend_cell(float *y, const float *x, const struct window *w, const struct cell *rows,
-                       const struct cell *columns, const float *down, const float *across, int stream)
+/* One cell (rows) by one cell (columns) of y (OH, OW, C), where x is (H, W, C). Constants: `many`, the vectors worked on
+ * together; `twice`, where the factors are 2, the cells lie inside and C is at least VL. */
+INLINE void blend_cell(const int many, const int twice, float *y, const float *x, const struct window *w,
+                       const struct cell *rows, const struct cell *columns, const float *down, const float *across, int stream)
 {
-    const int64_t kh = w->kernel[AXIS_H], kw = w->kernel[AXIS_W];
     const int64_t c = w->c, width = w->size[AXIS_W] * c, wide = w->out[AXIS_W] * c;
+    const int64_t kh = w->kernel[AXIS_H], kw = w->kernel[AXIS_W];
+    const int64_t p0 = twice ? 0 : rows->start, p1 = twice ? 2 : rows->stop;
+    const int64_t q0 = twice ? 0 : columns->start, q1 = twice ? 2 : columns->stop;
     const float *top = x + rows->low * width, *bottom = x + rows->high * width;
     y += rows->first * wide + columns->first * c;
-    for (int64_t j = 0; j < c; j += VL) {
-        const int64_t n = c - j;
-        const vf a = v_load_n(top + columns->low * c + j, n), b = v_load_n(top + columns->high * c + j, n);
-        const vf d = v_load_n(bottom + columns->low * c + j, n), e = v_load_n(bottom + columns->high * c + j, n);
-        for (int64_t q = columns->start; q < columns->stop; q++) {
-            const float share = across ? across[q] : cell_share(q, kw);
-            const vf upper = blend(a, b, share), lower = blend(d, e, share);
-            for (int64_t p = rows->start; p < rows->stop; p++) {
-                const vf v = blend(upper, lower, down ? down[p] : cell_share(p, kh));
-                if (n >= VL) v_put(y + p * wide + q * c + j, v, stream);
-                else v_store_part(y + p * wide + q * c + j, v, n);
+    for (int64_t j = 0; j < c; j += many * VL) {
+        const int64_t n = twice || many > 1 ? VL : c - j;
+        const int64_t at = !twice || j + VL <= c ? j : c - VL; /* the last vector reaches back, or is a part */
+        const int64_t left = columns->low * c + at, right = columns->high * c + at;
+        vf a[LINE], b[LINE], d[LINE], e[LINE], upper[LINE], lower[LINE];
+        UNROLL for (int l = 0; l < many; l++) {
+            a[l] = v_load_n(top + left + l * VL, n);
+            b[l] = v_load_n(top + right + l * VL, n);
+            d[l] = v_load_n(bottom + left + l * VL, n);
+            e[l] = v_load_n(bottom + right + l * VL, n);
+        }
+        for (int64_t q = q0; q < q1; q++) {
+            const float share = twice ? 0.25f + 0.5f * (float)q : across ? across[q] : cell_share(q, kw);
+            UNROLL for (int l = 0; l < many; l++) {
+                upper[l] = blend(a[l], b[l], share);
+                lower[l] = blend(d[l], e[l], share);
+            }
+            for (int64_t p = p0; p < p1; p++) {
+                const float part = twice ? 0.25f + 0.5f * (float)p : down ? down[p] : cell_share(p, kh);
+                UNROLL for (int l = 0; l < many; l++) {
+                    const vf v = blend(upper[l], lower[l], part);
+                    if (n >= VL) v_put(y + p * wide + q * c + at + l * VL, v, stream);
+                    else v_store_part(y + p * wide + q * c + at + l * VL, v, n);
+                }
             }
         }
-    }
-}
-
-/* The same for a factor of 2 in both directions and cells that lie inside. */
-INLINE void blend_cell_2(float *y, const float *x, const struct window *w, const struct cell *rows,
-                         const struct cell *columns, int stream)
-{
-    const int64_t c = w->c, width = w->size[AXIS_W] * c, wide = w->out[AXIS_W] * c;
-    const float *top = x + rows->low * width + columns->low * c, *bottom = x + rows->high * width + columns->low * c;
-    y += rows->first * wide + columns->first * c;
-    for (int64_t j = 0; j < c; j += VL) {
-        const int64_t at = j + VL <= c ? j : c - VL; /* the last vector reaches back */
-        const vf a = v_load(top + at), b = v_load(top + c + at), d = v_load(bottom + at), e = v_load(bottom + c + at);
-        const vf upper = blend(a, b, 0.25f), upper_2 = blend(a, b, 0.75f);
-        const vf lower = blend(d, e, 0.25f), lower_2 = blend(d, e, 0.75f);
-        v_put(y + at, blend(upper, lower, 0.25f), stream);
-        v_put(y + c + at, blend(upper_2, lower_2, 0.25f), stream);
-        v_put(y + wide + at, blend(upper, lower, 0.75f), stream);
-        v_put(y + wide + c + at, blend(upper_2, lower_2, 0.75f), stream);
     }
 }
 
@@ -258,16 +261,22 @@ static void kernel_upsample_bilinear(const struct step *step, const struct lane 
         bilinear_lines(step, lane, &w);
         return;
     }
-    const int twice = kh == 2 && kw == 2 && w.c >= VL, stream = streams(&step->out[0], w.c) && kh * kw <= STREAM_PLACES;
+    const int twice = kh == 2 && kw == 2 && w.c >= VL, stream = streams(&step->out[0], w.c);
     EACH_LINE(w.n * (height + 1), kh * w.out[AXIS_W] * w.c) {
         const int64_t n = line / (height + 1), row = line % (height + 1) - 1;
         const struct cell rows = cell_of(row, kh, height);
         for (int64_t i = -1; i < w.size[AXIS_W]; i++) {
             const struct cell columns = cell_of(i, kw, w.size[AXIS_W]);
-            if (twice && row >= 0 && row + 1 < height && i >= 0 && i + 1 < w.size[AXIS_W])
-                blend_cell_2(y + n * image * 4, x + n * image, &w, &rows, &columns, stream);
-            else
-                blend_cell(y + n * image * kh * kw, x + n * image, &w, &rows, &columns, down, across, stream);
+            const int inside = row >= 0 && row + 1 < height && i >= 0 && i + 1 < w.size[AXIS_W];
+            const float *from = x + n * image;
+            float *to = y + n * image * kh * kw;
+            if (stream && LINE > 1) {
+                if (twice && inside) blend_cell(LINE, 1, to, from, &w, &rows, &columns, down, across, 1);
+                else blend_cell(LINE, 0, to, from, &w, &rows, &columns, down, across, 1);
+            } else {
+                if (twice && inside) blend_cell(1, 1, to, from, &w, &rows, &columns, down, across, stream);
+                else blend_cell(1, 0, to, from, &w, &rows, &columns, down, across, stream);
+            }
         }
     }
     if (stream) stream_end();

@@ -338,7 +338,7 @@ FITS = [
     (Reshape((5, 5), name="it"), (4, 6), "it: Reshape needs rows that fit target_shape=(5, 5). Received: shape (None"),
     (Reshape((5, -1), name="it"), (4, 6), "it: Reshape needs rows that fit target_shape=(5, -1)"),
     (Reshape((HUGE, -1), name="it"), (4, 6), "it: Reshape needs rows that fit"),
-    (Permute((2, 1), name="it"), (4, 6, 3), "it: Permute: perm must name each axis but the first once. Received: shape"),
+    (Permute((2, 1), name="it"), (4, 6, 3), "it: Permute: perm must name each axis but the first once. Received: "),
     (UpSampling1D(2, name="it"), (4,), "it: UpSampling1D needs rows of 2 axes, (batch, steps, channels). Received:"),
     (UpSampling2D(2, name="it"), (4, 6), "it: UpSampling2D needs rows of 3 axes"),
     (UpSampling3D(2, name="it"), (4, 6, 3), "it: UpSampling3D needs rows of 4 axes"),

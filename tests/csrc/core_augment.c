@@ -3,13 +3,13 @@
 
 /* Images with channels around vectors, of one pixel, and wide ones. */
 static const struct sizes images[] = {
-    {.n = 5, .c = 1, .axes = 2, .space = {0, 6, 4}},  {.n = 19, .c = 3, .axes = 2, .space = {0, 5, 7}},
-    {.n = 4, .c = 4, .axes = 2, .space = {0, 6, 5}},  {.n = 3, .c = 7, .axes = 2, .space = {0, 3, 4}},
-    {.n = 5, .c = 8, .axes = 2, .space = {0, 2, 9}},  {.n = 2, .c = 9, .axes = 2, .space = {0, 7, 3}},
-    {.n = 4, .c = 15, .axes = 2, .space = {0, 4, 4}}, {.n = 3, .c = 16, .axes = 2, .space = {0, 5, 3}},
-    {.n = 2, .c = 17, .axes = 2, .space = {0, 3, 6}}, {.n = 2, .c = 33, .axes = 2, .space = {0, 4, 5}},
-    {.n = 33, .c = 2, .axes = 2, .space = {0, 1, 1}}, {.n = 2, .c = 1, .axes = 2, .space = {0, 5, 150}},
-    {.n = 1, .c = 3, .axes = 2, .space = {0, 41, 67}},
+    {.n = 5, .c = 1, IMAGE(6, 4)},  {.n = 19, .c = 3, IMAGE(5, 7)},
+    {.n = 4, .c = 4, IMAGE(6, 5)},  {.n = 3, .c = 7, IMAGE(3, 4)},
+    {.n = 5, .c = 8, IMAGE(2, 9)},  {.n = 2, .c = 9, IMAGE(7, 3)},
+    {.n = 4, .c = 15, IMAGE(4, 4)}, {.n = 3, .c = 16, IMAGE(5, 3)},
+    {.n = 2, .c = 17, IMAGE(3, 6)}, {.n = 2, .c = 33, IMAGE(4, 5)},
+    {.n = 33, .c = 2, IMAGE(1, 1)}, {.n = 2, .c = 1, IMAGE(5, 150)},
+    {.n = 1, .c = 3, IMAGE(41, 67)},
 };
 
 static void set_key(struct step *s, int i)
@@ -42,7 +42,7 @@ static void matrices_are_drawn(void)
     static const double ranges[][2] = {{0.5, 1.5}, {0.9, 1.1}, {2, 2}, {0.7, 1.3}};
     static const double moves[][2] = {{-0.5, 0.5}, {-0.3, 0.1}, {-1, 1}, {0, 0}};
     for (int i = 0; i < 36; i++) {
-        const struct sizes z = {.n = i % 4 ? 1 + 5 * i % 37 : 16, .m = 6, .c = 2, .axes = 2, .space = {0, 1 + i % 7, 1 + i * 5 % 11}};
+        const struct sizes z = {.n = i % 4 ? 1 + 5 * i % 37 : 16, .m = 6, .c = 2, IMAGE(1 + i % 7, 1 + i * 5 % 11)};
         struct step s = make("rotation_matrices", "nm=nsc,@1", z);
         set_key(&s, i);
         set_range(s.attr.turns, turns[i % 6][0], turns[i % 6][1]);
@@ -91,12 +91,13 @@ static void images_are_seen_through_matrices(void)
 static void contrast_is_changed(void)
 {
     static const double limits[][2] = {{-1.25, 0.75}, {-100, 100}, {0, 1}};
-    static const struct sizes large[] = {{.n = 2, .c = 1, .axes = 2, .space = {0, 90, 93}}, {.n = 3, .c = 2050, .axes = 2, .space = {0, 2, 4}},
-                                         {.n = 2, .c = 255, .axes = 2, .space = {0, 4, 3}}, {.n = 2, .c = 130, .axes = 2, .space = {0, 3, 5}}};
+    static const struct sizes large[] = {{.n = 2, .c = 1, IMAGE(90, 93)}, {.n = 3, .c = 2050, IMAGE(2, 4)},
+                                         {.n = 2, .c = 255, IMAGE(4, 3)}, {.n = 2, .c = 130, IMAGE(3, 5)}};
     for (int i = 0; i < 3 * (COUNT_OF(images) + COUNT_OF(large)); i++)
         for (int backward = 0; backward < 2; backward++) {
             const struct sizes z = i / 3 < COUNT_OF(images) ? images[i / 3] : large[i / 3 - COUNT_OF(images)];
-            struct step s = make(backward ? "random_contrast_dx" : "random_contrast", backward ? "nsc=nsc,nsc,@1" : "nsc=nsc,@1", z);
+            struct step s = make(backward ? "random_contrast_dx" : "random_contrast",
+                                 backward ? "nsc=nsc,nsc,@1" : "nsc=nsc,@1", z);
             set_key(&s, i);
             set_range(s.attr.factors, 0.25, 1.75);
             set_range(s.attr.limits, limits[i % 3][0], limits[i % 3][1]);

@@ -68,11 +68,11 @@ static void set_key(struct step *s, int i)
 static void spatial_dropout_drops_whole_channels(void)
 {
     static const struct sizes sizes[] = {
-        {.n = 5, .c = 1}, {.n = 3, .c = 1, .axes = 1, .space = {0, 0, 9}}, {.n = 4, .c = 3, .axes = 2, .space = {0, 6, 5}},
-        {.n = 3, .c = 8, .axes = 2, .space = {0, 4, 2}}, {.n = 5, .c = 5, .axes = 3, .space = {3, 7, 2}},
-        {.n = 3, .c = 17, .axes = 1, .space = {0, 0, 20}}, {.n = 4, .c = 33, .axes = 2, .space = {0, 3, 3}},
-        {.n = 3, .c = 130, .axes = 1, .space = {0, 0, 2}}, {.n = 2, .c = 15, .axes = 2, .space = {0, 40, 41}},
-        {.n = 2, .c = 7, .axes = 1, .space = {0, 0, 9000}}, {.n = 3, .c = 4100, .axes = 1, .space = {0, 0, 2}}, {.n = 70, .c = 64},
+        {.n = 5, .c = 1}, {.n = 3, .c = 1, SIGNAL(9)}, {.n = 4, .c = 3, IMAGE(6, 5)},
+        {.n = 3, .c = 8, IMAGE(4, 2)}, {.n = 5, .c = 5, VOLUME(3, 7, 2)},
+        {.n = 3, .c = 17, SIGNAL(20)}, {.n = 4, .c = 33, IMAGE(3, 3)},
+        {.n = 3, .c = 130, SIGNAL(2)}, {.n = 2, .c = 15, IMAGE(40, 41)},
+        {.n = 2, .c = 7, SIGNAL(9000)}, {.n = 3, .c = 4100, SIGNAL(2)}, {.n = 70, .c = 64},
     };
     for (int i = 0; i < COUNT_OF(sizes); i++) {
         struct step s = make("spatial_dropout", "nsc=nsc,@1", sizes[i]);
@@ -118,8 +118,9 @@ static void noise_is_normal(void)
 
 static void parts_of_small_arrays_are_taken_and_made(void)
 {
-    static const struct sizes sizes[] = {{.n = 3, .c = 1, .m = 2, .f = 3}, {.n = 3, .c = 7, .m = 3, .f = 1}, {.n = 2, .c = 33, .m = 2, .f = 4},
-                                         {.n = 8, .c = 16, .m = 3, .f = 2}, {.n = 5, .c = 17, .m = 1, .f = 5}};
+    static const struct sizes sizes[] = {{.n = 3, .c = 1, .m = 2, .f = 3}, {.n = 3, .c = 7, .m = 3, .f = 1},
+                                         {.n = 2, .c = 33, .m = 2, .f = 4}, {.n = 8, .c = 16, .m = 3, .f = 2},
+                                         {.n = 5, .c = 17, .m = 1, .f = 5}};
     static const char *const shapes[] = {"c=mc", "nc=nmc", "nfc=nfmc"};
     for (int i = 0; i < COUNT_OF(sizes); i++)
         for (int k = 0; k < COUNT_OF(shapes); k++) {

@@ -40,9 +40,9 @@ static void products_are_right_at_every_edge_of_tiles_and_blocks(void)
 
 static void rows_may_lie_along_several_axes(void)
 {
-    static const struct sizes sizes[] = {{.n = 5, .k = 7, .f = 17, .axes = 1, .space = {0, 0, 9}},
-                                         {.n = 3, .k = 33, .f = 4, .axes = 2, .space = {0, 2, 8}},
-                                         {.n = 2, .k = 9, .f = 20, .axes = 3, .space = {3, 2, 5}}};
+    static const struct sizes sizes[] = {{.n = 5, .k = 7, .f = 17, SIGNAL(9)},
+                                         {.n = 3, .k = 33, .f = 4, IMAGE(2, 8)},
+                                         {.n = 2, .k = 9, .f = 20, VOLUME(3, 2, 5)}};
     for (int i = 0; i < COUNT_OF(sizes); i++) {
         struct step s = make("matmul", "nsf=nsk,kf", sizes[i]);
         check(&s, "matmul", ref_dense, ROW_BY_ROW);
@@ -63,8 +63,8 @@ static void rows_may_lie_along_several_axes(void)
 
 static void biases_are_added_and_summed(void)
 {
-    static const int64_t sizes[][2] = {{1, 1}, {3, 7}, {16, 8}, {9, 17}, {5, 64}, {33, 67}, {300, 130}, {255, 3}, {256, 16}, {257, 33},
-                                       {768, 5}, {769, 70}, {1030, 1}, {1500, 15}, {3000, 4}, {5001, 2}};
+    static const int64_t sizes[][2] = {{1, 1}, {3, 7}, {16, 8}, {9, 17}, {5, 64}, {33, 67}, {300, 130}, {255, 3}, {256, 16},
+                                       {257, 33}, {768, 5}, {769, 70}, {1030, 1}, {1500, 15}, {3000, 4}, {5001, 2}};
     for (int i = 0; i < COUNT_OF(sizes); i++) {
         const struct sizes z = {.n = sizes[i][0], .f = sizes[i][1]};
         struct step s = make("add_bias", "nf=nf,f", z);
@@ -151,7 +151,8 @@ static void arithmetic_is_right(void)
 
 static void rectifiers_are_right(void)
 {
-    static const double bounds[][3] = {{0, INFINITY, 0}, {0.25, 1.5, 0}, {2, INFINITY, 0.5}, {0, 1.5, 1.25}}; /* slope, limit, threshold */
+    /* slope, limit, threshold */
+    static const double bounds[][3] = {{0, INFINITY, 0}, {0.25, 1.5, 0}, {2, INFINITY, 0.5}, {0, 1.5, 1.25}};
     for (int i = 0; i < 4 * N_LENGTHS; i++) {
         const struct sizes z = {.p = lengths[i / 4]};
         for (int gradient = 0; gradient < 2; gradient++) {
@@ -178,10 +179,10 @@ static void rectifiers_are_right(void)
         {.n = 4, .c = 2, .f = 2, .axes = 2, .space = {1, 3, 5}, .kernel = {1, 1, 5}},
         {.n = 3, .c = 6, .f = 1, .axes = 2, .space = {1, 4, 5}, .kernel = {1, 1, 1}},
         {.n = 3, .c = 65, .f = 65, .axes = 2, .space = {1, 40, 35}, .kernel = {1, 40, 35}},
-        {.n = 4, .c = 9, .f = 9, .axes = 3, .space = {3, 2, 5}, .kernel = {1, 2, 1}},
-        {.n = 5, .c = 1, .f = 1, .axes = 3, .space = {2, 3, 4}, .kernel = {2, 3, 4}},
-        {.n = 3, .c = 6, .f = 1, .axes = 3, .space = {2, 3, 4}, .kernel = {1, 1, 4}},
-        {.n = 2, .c = 7, .f = 7, .axes = 3, .space = {4, 1, 3}, .kernel = {1, 1, 3}},
+        {.n = 4, .c = 9, .f = 9, VOLUME(3, 2, 5), .kernel = {1, 2, 1}},
+        {.n = 5, .c = 1, .f = 1, VOLUME(2, 3, 4), .kernel = {2, 3, 4}},
+        {.n = 3, .c = 6, .f = 1, VOLUME(2, 3, 4), .kernel = {1, 1, 4}},
+        {.n = 2, .c = 7, .f = 7, VOLUME(4, 1, 3), .kernel = {1, 1, 3}},
     };
     for (int i = 0; i < COUNT_OF(shared); i++) {
         struct step s = make("prelu", "nsc=nsc,wf", shared[i]);

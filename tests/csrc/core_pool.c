@@ -16,7 +16,9 @@ static struct sizes random_pool(int number)
             z.before[a] = random_bits() % 2 ? 0 : pick(0, z.kernel[a] - 1);
             z.after[a] = random_bits() % 2 ? 0 : pick(0, z.kernel[a] - 1);
         }
-        if (fit_windows(&z) && z.n * z.c * z.space[2] * (z.axes > 1 ? z.space[1] : 1) * (z.axes > 2 ? z.space[0] : 1) < 12000) return z;
+        int64_t numbers = z.n * z.c;
+        for (int a = MAX_SPACE - z.axes; a < MAX_SPACE; a++) numbers *= z.space[a];
+        if (fit_windows(&z) && numbers < 12000) return z;
     }
 }
 
@@ -80,15 +82,15 @@ static void pools_of_random_windows_are_right(void)
 static void pools_of_uncommon_sizes_are_right(void)
 {
     static const struct sizes uncommon[] = {
-        {.n = 1, .c = 3, .axes = 2, .space = {0, 300, 301}, .kernel = {0, 2, 2}, .strides = {0, 2, 2}},
-        {.n = 1, .c = 16, .axes = 2, .space = {0, 150, 90}, .kernel = {0, 3, 3}, .strides = {0, 2, 2}, .after = {0, 1, 1}},
-        {.n = 1, .c = 17, .axes = 2, .space = {0, 120, 70}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
-        {.n = 1, .c = 1, .axes = 2, .space = {0, 70, 80}, .kernel = {0, 40, 45}, .strides = {0, 9, 7}},
-        {.n = 2, .c = 2, .axes = 1, .space = {0, 0, 9000}, .kernel = {0, 0, 3}, .strides = {0, 0, 2}, .before = {0, 0, 1}},
-        {.n = 1, .c = 1, .axes = 1, .space = {0, 0, 3000}, .kernel = {0, 0, 1500}, .strides = {0, 0, 300}},
-        {.n = 1, .c = 9, .axes = 3, .space = {30, 21, 22}, .kernel = {2, 2, 2}, .strides = {2, 2, 2}},
-        {.n = 1, .c = 4, .axes = 3, .space = {41, 19, 20}, .kernel = {5, 3, 3}, .strides = {1, 2, 3}, .before = {2, 1, 0}},
-        {.n = 1, .c = 2, .axes = 2, .space = {0, 9, 200}, .kernel = {0, 2, 3}, .strides = {0, 5, 7}},
+        {.n = 1, .c = 3, IMAGE(300, 301), .kernel = {0, 2, 2}, .strides = {0, 2, 2}},
+        {.n = 1, .c = 16, IMAGE(150, 90), .kernel = {0, 3, 3}, .strides = {0, 2, 2}, .after = {0, 1, 1}},
+        {.n = 1, .c = 17, IMAGE(120, 70), .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 1, .c = 1, IMAGE(70, 80), .kernel = {0, 40, 45}, .strides = {0, 9, 7}},
+        {.n = 2, .c = 2, SIGNAL(9000), .kernel = {0, 0, 3}, .strides = {0, 0, 2}, .before = {0, 0, 1}},
+        {.n = 1, .c = 1, SIGNAL(3000), .kernel = {0, 0, 1500}, .strides = {0, 0, 300}},
+        {.n = 1, .c = 9, VOLUME(30, 21, 22), .kernel = {2, 2, 2}, .strides = {2, 2, 2}},
+        {.n = 1, .c = 4, VOLUME(41, 19, 20), .kernel = {5, 3, 3}, .strides = {1, 2, 3}, .before = {2, 1, 0}},
+        {.n = 1, .c = 2, IMAGE(9, 200), .kernel = {0, 2, 3}, .strides = {0, 5, 7}},
     };
     for (int i = 0; i < COUNT_OF(uncommon); i++) {
         struct sizes z = uncommon[i];
@@ -100,13 +102,13 @@ static void pools_of_uncommon_sizes_are_right(void)
 static void whole_images_are_pooled(void)
 {
     static const struct sizes images[] = {
-        {.n = 2, .c = 1, .axes = 1, .space = {0, 0, 9}}, {.n = 3, .c = 17, .axes = 1, .space = {0, 0, 5}},
-        {.n = 1, .c = 3, .axes = 1, .space = {0, 0, 130}}, {.n = 2, .c = 33, .axes = 2, .space = {0, 7, 6}},
-        {.n = 4, .c = 16, .axes = 2, .space = {0, 8, 9}}, {.n = 1, .c = 2, .axes = 2, .space = {0, 19, 21}},
-        {.n = 2, .c = 7, .axes = 3, .space = {3, 4, 5}}, {.n = 3, .c = 72, .axes = 2, .space = {0, 5, 6}},
-        {.n = 2, .c = 1, .axes = 2, .space = {0, 90, 91}}, {.n = 1, .c = 5, .axes = 2, .space = {0, 70, 71}},
-        {.n = 1, .c = 20, .axes = 3, .space = {9, 20, 21}}, {.n = 3, .c = 4100, .axes = 1, .space = {0, 0, 3}},
-        {.n = 2, .c = 9, .axes = 1, .space = {0, 0, 1}}, {.n = 1, .c = 1, .axes = 3, .space = {1, 1, 1}},
+        {.n = 2, .c = 1, SIGNAL(9)}, {.n = 3, .c = 17, SIGNAL(5)},
+        {.n = 1, .c = 3, SIGNAL(130)}, {.n = 2, .c = 33, IMAGE(7, 6)},
+        {.n = 4, .c = 16, IMAGE(8, 9)}, {.n = 1, .c = 2, IMAGE(19, 21)},
+        {.n = 2, .c = 7, VOLUME(3, 4, 5)}, {.n = 3, .c = 72, IMAGE(5, 6)},
+        {.n = 2, .c = 1, IMAGE(90, 91)}, {.n = 1, .c = 5, IMAGE(70, 71)},
+        {.n = 1, .c = 20, VOLUME(9, 20, 21)}, {.n = 3, .c = 4100, SIGNAL(3)},
+        {.n = 2, .c = 9, SIGNAL(1)}, {.n = 1, .c = 1, VOLUME(1, 1, 1)},
     };
     for (int i = 0; i < COUNT_OF(images); i++)
         for (int kind = 0; kind < 3; kind++) check_pools(&images[i], kind, "global_", "nc");

@@ -43,15 +43,15 @@ static void axes_are_exchanged(void)
 
 /* Signals, images and volumes with channels around vectors. */
 static const struct sizes spaces[] = {
-    {.n = 3, .c = 1, .axes = 1, .space = {0, 0, 9}},   {.n = 4, .c = 3, .axes = 1, .space = {0, 0, 7}},
-    {.n = 3, .c = 8, .axes = 1, .space = {0, 0, 5}},   {.n = 7, .c = 17, .axes = 1, .space = {0, 0, 6}},
-    {.n = 3, .c = 2, .axes = 1, .space = {0, 0, 33}},  {.n = 4, .c = 1, .axes = 2, .space = {0, 6, 5}},
-    {.n = 5, .c = 3, .axes = 2, .space = {0, 4, 7}},   {.n = 4, .c = 16, .axes = 2, .space = {0, 5, 3}},
-    {.n = 5, .c = 9, .axes = 2, .space = {0, 3, 4}},   {.n = 3, .c = 33, .axes = 2, .space = {0, 2, 5}},
-    {.n = 3, .c = 4, .axes = 2, .space = {0, 8, 9}},   {.n = 2, .c = 7, .axes = 2, .space = {0, 1, 1}},
-    {.n = 3, .c = 1, .axes = 2, .space = {0, 17, 2}},  {.n = 4, .c = 2, .axes = 3, .space = {2, 3, 5}},
-    {.n = 4, .c = 15, .axes = 3, .space = {3, 2, 3}},  {.n = 3, .c = 40, .axes = 3, .space = {2, 2, 1}},
-    {.n = 1, .c = 70, .axes = 2, .space = {0, 20, 19}}, {.n = 2, .c = 5, .axes = 2, .space = {0, 70, 61}},
+    {.n = 3, .c = 1, SIGNAL(9)},   {.n = 4, .c = 3, SIGNAL(7)},
+    {.n = 3, .c = 8, SIGNAL(5)},   {.n = 7, .c = 17, SIGNAL(6)},
+    {.n = 3, .c = 2, SIGNAL(33)},  {.n = 4, .c = 1, IMAGE(6, 5)},
+    {.n = 5, .c = 3, IMAGE(4, 7)},   {.n = 4, .c = 16, IMAGE(5, 3)},
+    {.n = 5, .c = 9, IMAGE(3, 4)},   {.n = 3, .c = 33, IMAGE(2, 5)},
+    {.n = 3, .c = 4, IMAGE(8, 9)},   {.n = 2, .c = 7, IMAGE(1, 1)},
+    {.n = 3, .c = 1, IMAGE(17, 2)},  {.n = 4, .c = 2, VOLUME(2, 3, 5)},
+    {.n = 4, .c = 15, VOLUME(3, 2, 3)},  {.n = 3, .c = 40, VOLUME(2, 2, 1)},
+    {.n = 1, .c = 70, IMAGE(20, 19)}, {.n = 2, .c = 5, IMAGE(70, 61)},
 };
 
 static void edges_are_added_and_cut_off(void)
@@ -91,10 +91,10 @@ static void places_are_multiplied(void)
             if (z.axes == 2) check_upsampling(z, 1);
         }
     static const struct sizes large[] = {
-        {.n = 3, .c = 2, .axes = 2, .space = {0, 1, 3}, .kernel = {0, 3, 700}}, {.n = 2, .c = 1, .axes = 2, .space = {0, 2, 3}, .kernel = {0, 80, 3}},
-        {.n = 3, .c = 18, .axes = 2, .space = {0, 2, 3}, .kernel = {0, 2, 150}}, {.n = 1, .c = 5, .axes = 2, .space = {0, 2, 3}, .kernel = {0, 140, 2}},
-        {.n = 1, .c = 1, .axes = 2, .space = {0, 3, 2500}, .kernel = {0, 2, 2}}, {.n = 2, .c = 3, .axes = 2, .space = {0, 3, 800}, .kernel = {0, 2, 3}},
-        {.n = 1, .c = 4, .axes = 2, .space = {0, 2, 9}, .kernel = {0, 2, 128}},  {.n = 1, .c = 1, .axes = 2, .space = {0, 1, 2}, .kernel = {0, 129, 5000}},
+        {.n = 3, .c = 2, IMAGE(1, 3), .kernel = {0, 3, 700}}, {.n = 2, .c = 1, IMAGE(2, 3), .kernel = {0, 80, 3}},
+        {.n = 3, .c = 18, IMAGE(2, 3), .kernel = {0, 2, 150}}, {.n = 1, .c = 5, IMAGE(2, 3), .kernel = {0, 140, 2}},
+        {.n = 1, .c = 1, IMAGE(3, 2500), .kernel = {0, 2, 2}}, {.n = 2, .c = 3, IMAGE(3, 800), .kernel = {0, 2, 3}},
+        {.n = 1, .c = 4, IMAGE(2, 9), .kernel = {0, 2, 128}},  {.n = 1, .c = 1, IMAGE(1, 2), .kernel = {0, 129, 5000}},
     };
     for (int i = 0; i < COUNT_OF(large); i++)
         for (int bilinear = 0; bilinear < 2; bilinear++) check_upsampling(large[i], bilinear);
@@ -104,9 +104,9 @@ static void places_are_multiplied(void)
 static void large_images_are_multiplied(void)
 {
     static const struct sizes large[] = {
-        {.n = 1, .c = 128, .axes = 2, .space = {0, 64, 65}, .kernel = {0, 2, 2}},
-        {.n = 1, .c = 16, .axes = 2, .space = {0, 150, 147}, .kernel = {0, 3, 2}},
-        {.n = 1, .c = 16, .axes = 2, .space = {0, 40, 44}, .kernel = {0, 5, 16}},
+        {.n = 1, .c = 128, IMAGE(64, 65), .kernel = {0, 2, 2}},
+        {.n = 1, .c = 16, IMAGE(150, 147), .kernel = {0, 3, 2}},
+        {.n = 1, .c = 16, IMAGE(40, 44), .kernel = {0, 5, 16}},
     };
     for (int i = 0; i < COUNT_OF(large); i++)
         for (int bilinear = 0; bilinear < 2; bilinear++) check_upsampling(large[i], bilinear);

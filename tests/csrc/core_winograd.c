@@ -108,14 +108,14 @@ static void convolutions_of_random_tiles_are_right(void)
 static void convolutions_of_many_blocks_are_right(void)
 {
     static const struct sizes large[] = {
-        {.n = 3, .c = 3, .f = 9, .axes = 2, .space = {0, 61, 62}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
-        {.n = 2, .c = 33, .f = 16, .axes = 2, .space = {0, 31, 45}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
-        {.n = 1, .c = 530, .f = 33, .axes = 2, .space = {0, 9, 10}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
-        {.n = 1, .c = 17, .f = 300, .axes = 2, .space = {0, 8, 9}, .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
-        {.n = 1, .c = 200, .f = 130, .axes = 2, .space = {0, 5, 6}, .kernel = {0, 5, 5}, .before = {0, 2, 2}, .after = {0, 2, 2}},
-        {.n = 2, .c = 40, .f = 65, .axes = 1, .space = {0, 0, 1500}, .kernel = {0, 0, 3}},
-        {.n = 1, .c = 700, .f = 40, .axes = 1, .space = {0, 0, 61}, .kernel = {0, 0, 5}, .before = {0, 0, 2}, .after = {0, 0, 2}},
-        {.n = 1, .c = 180, .f = 20, .axes = 3, .space = {5, 6, 7}, .kernel = {3, 3, 3}, .before = {1, 1, 1}, .after = {1, 1, 1}},
+        {.n = 3, .c = 3, .f = 9, IMAGE(61, 62), .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 2, .c = 33, .f = 16, IMAGE(31, 45), .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 1, .c = 530, .f = 33, IMAGE(9, 10), .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 1, .c = 17, .f = 300, IMAGE(8, 9), .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 1, .c = 200, .f = 130, IMAGE(5, 6), .kernel = {0, 5, 5}, .before = {0, 2, 2}, .after = {0, 2, 2}},
+        {.n = 2, .c = 40, .f = 65, SIGNAL(1500), .kernel = {0, 0, 3}},
+        {.n = 1, .c = 700, .f = 40, SIGNAL(61), .kernel = {0, 0, 5}, .before = {0, 0, 2}, .after = {0, 0, 2}},
+        {.n = 1, .c = 180, .f = 20, VOLUME(5, 6, 7), .kernel = {3, 3, 3}, .before = {1, 1, 1}, .after = {1, 1, 1}},
     };
     for (int i = 0; i < COUNT_OF(large); i++) {
         struct sizes z = large[i];
@@ -129,7 +129,7 @@ static void convolutions_of_few_tiles_and_many_weights_are_right(void)
 {
     for (int64_t tiles = 1; tiles <= 14; tiles += share)
         for (int64_t f = 16; f <= 20; f += 4) {
-            const struct sizes z = {.n = 1, .c = 180, .f = f, .axes = 2, .space = {0, 4, 4 * tiles + 1}, .kernel = {0, 3, 3},
+            const struct sizes z = {.n = 1, .c = 180, .f = f, IMAGE(4, 4 * tiles + 1), .kernel = {0, 3, 3},
                                     .before = {0, 1, 1}, .after = {0, 1, 0}, .out = {0, 4, 4 * tiles}};
             check_winograd(&z, (int)tiles);
         }

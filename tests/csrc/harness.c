@@ -203,13 +203,12 @@ struct tensor *tensor_of(struct step *s, int number)
 
 /* ------------------------------------------------------------------------------------------------ words about a step */
 
-static const char *shape_of(const struct tensor *t, char *text, size_t room)
+static void shape_of(const struct tensor *t, char *text, size_t room)
 {
     size_t used = 0;
     for (int32_t i = 0; i < t->rank && used < room; i++)
         used += (size_t)snprintf(text + used, room - used, "%s%lld", i ? "," : "(", (long long)t->size[i]);
     if (used < room) snprintf(text + used, room - used, ")");
-    return text;
 }
 
 /* The step in words: kernel, instruction set, shapes, the window's attributes. */
@@ -219,12 +218,16 @@ static void describe(struct step *s)
 {
     char shape[100];
     int used = snprintf(description, 100, "%s, %s:", made, dispatch_table()->isa);
-    for (int i = 0; i < s->outputs + s->inputs; i++)
-        used += snprintf(description + used, 110, "%s %s", i == s->outputs ? " =" : "", shape_of(tensor_of(s, i), shape, sizeof shape));
+    for (int i = 0; i < s->outputs + s->inputs; i++) {
+        shape_of(tensor_of(s, i), shape, sizeof shape);
+        used += snprintf(description + used, 110, "%s %s", i == s->outputs ? " =" : "", shape);
+    }
     const int64_t *lists[] = {s->attr.kernel, s->attr.strides, s->attr.dilations, s->attr.before, s->attr.after};
     static const char *const labels[] = {"kernel", "strides", "dilations", "before", "after"};
-    for (int i = 0; i < COUNT_OF(lists); i++)
-        used += snprintf(description + used, 50, ", %s %d %d %d", labels[i], (int)lists[i][0], (int)lists[i][1], (int)lists[i][2]);
+    for (int i = 0; i < COUNT_OF(lists); i++) {
+        const int64_t *list = lists[i];
+        used += snprintf(description + used, 50, ", %s %d %d %d", labels[i], (int)list[0], (int)list[1], (int)list[2]);
+    }
     snprintf(description + used, 50, ", groups %d\n", (int)s->attr.groups);
 }
 
@@ -302,7 +305,8 @@ static void check_in_place(const struct step *s, const char *what, const char *a
     }
 }
 
-static void check_numbers(const struct step *s, const char *what, int o, const char *data, const double *want, const double *slack)
+static void check_numbers(const struct step *s, const char *what, int o, const char *data, const double *want,
+                          const double *slack)
 {
     for (int64_t i = 0; i < elements(&s->out[o]); i++) {
         const double got = item[o] == 8 ? ((const double *)data)[i] : (double)((const float *)data)[i];
@@ -340,7 +344,8 @@ void check(struct step *s, const char *what, reference *expected, int also)
                     memcpy(first[o], s->out[o].data, bytes[o]);
                     check_numbers(s, what, o, first[o], answer.want[o], answer.slack[o]);
                 }
-                CHECK(!memcmp(s->out[o].data, first[o], bytes[o]), "%s: output %d on %d lanes: %s", what, o, lanes, description);
+                CHECK(!memcmp(s->out[o].data, first[o], bytes[o]), "%s: output %d on %d lanes: %s", what, o, lanes,
+                      description);
             }
         }
         if (also & ROW_BY_ROW) check_rows(s, what, first[0]);

@@ -58,6 +58,11 @@ struct sizes {
     int64_t strides[MAX_SPACE], dilations[MAX_SPACE], before[MAX_SPACE], after[MAX_SPACE];
 };
 
+/* For lists of sizes: the axes of space that there are. */
+#define SIGNAL(w) .axes = 1, .space = {0, 0, w}
+#define IMAGE(h, w) .axes = 2, .space = {0, h, w}
+#define VOLUME(d, h, w) .axes = 3, .space = {d, h, w}
+
 /* z->out = how often the windows fit; 0 if the window is larger than what it slides over. */
 int fit_windows(struct sizes *z);
 

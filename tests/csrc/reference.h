@@ -1,6 +1,6 @@
-/* What every kernel should give: obvious loops in double precision, family by family. Each function fills in, for every output of
- * a step, the wanted numbers and how far the kernel's may be from them: terms * eps * magnitude, 0 where it must be exact.
- * Here is what the families share. */
+/* What every kernel should give: obvious loops in double precision, family by family. Each function fills in, for every
+ * output of a step, the wanted numbers and how far the kernel's may be from them: terms * eps * magnitude, 0 where it must be
+ * exact. Here is what the families share. */
 #ifndef FASTNN_REFERENCE_H
 #define FASTNN_REFERENCE_H
 
@@ -137,8 +137,8 @@ static inline uint32_t word_of(const struct step *s, const struct tensor *number
     return words[i / 16 % 4];
 }
 
-/* What a fused op gives for a sum `before` its activation that may be wrong by `error`. No slope is larger than selu's 1.76 but
- * that of exponential. */
+/* What a fused op gives for a sum `before` its activation that may be wrong by `error`. No slope is larger than selu's 1.76
+ * but that of exponential. */
 static inline void put_activated(const struct step *s, const struct answer *a, int64_t i, double before, double error)
 {
     const int32_t code = s->attr.activation;

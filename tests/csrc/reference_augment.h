@@ -28,12 +28,14 @@ static void ref_random_flip(const struct step *s, const struct answer *a)
 
 /* ---- matrices: the linear part leaves the centre where it is; then everything moves ---- */
 
-static void put_matrix(const struct step *s, const struct answer *a, int64_t n, const double linear[4], double right, double down)
+static void put_matrix(const struct step *s, const struct answer *a, int64_t n, const double linear[4], double right,
+                       double down)
 {
     const double x = (double)(s->in[0].size[2] - 1) / 2, y = (double)(s->in[0].size[1] - 1) / 2;
     const double moved_x = x - (linear[0] * x + linear[1] * y) - right, moved_y = y - (linear[2] * x + linear[3] * y) - down;
     const double rows[6] = {linear[0], linear[1], moved_x, linear[2], linear[3], moved_y};
-    for (int i = 0; i < 6; i++) put(a, 0, 6 * n + i, rows[i], EPS * fabs(rows[i]) + 1e-12 * (1 + x + y)); /* 1e-13: of the sine */
+    for (int i = 0; i < 6; i++) /* sine and cosine may be off by 1e-13 */
+        put(a, 0, 6 * n + i, rows[i], EPS * fabs(rows[i]) + 1e-12 * (1 + x + y));
 }
 
 static void ref_rotation_matrices(const struct step *s, const struct answer *a)

@@ -117,7 +117,8 @@ static void ref_bounded_relu(const struct step *s, const struct answer *a)
     const double slope = s->attr.negative_slope, threshold = s->attr.threshold;
     for (int64_t i = 0; i < elements(&s->out[0]); i++) {
         double x = IN(0)[i], below = slope == 0 && x == x ? 0 : slope * (x - threshold);
-        put(a, 0, i, x > threshold ? fmin(x, s->attr.limit) : below, x > threshold ? 0 : 2 * EPS * slope * (fabs(x) + threshold));
+        if (x > threshold) put(a, 0, i, fmin(x, s->attr.limit), 0);
+        else put(a, 0, i, below, 2 * EPS * slope * (fabs(x) + threshold));
     }
 }
 

@@ -1,5 +1,5 @@
-/* Normalization: of batches, of groups, of rows. Sizes in letters: N items of S places with C channels in G groups; a batch is
- * one item with all its places, in which each channel is a group; a row is an item of one place and one group. */
+/* Normalization: of batches, of groups, of rows. Sizes in letters: N items of S places with C channels in G groups; a batch
+ * is one item with all its places, in which each channel is a group; a row is an item of one place and one group. */
 #ifndef FASTNN_REFERENCE_NORM_H
 #define FASTNN_REFERENCE_NORM_H
 

@@ -80,7 +80,8 @@ static struct between between_of(int64_t o, int64_t k, int64_t size)
 {
     const double place = ((double)o + 0.5) / (double)k - 0.5;
     const int64_t low = (int64_t)floor(place);
-    return (struct between){{low < 0 ? 0 : low, low + 1 < size ? low + 1 : size - 1}, {1 - (place - (double)low), place - (double)low}};
+    const double share = place - (double)low;
+    return (struct between){{low < 0 ? 0 : low, low + 1 < size ? low + 1 : size - 1}, {1 - share, share}};
 }
 
 /* y = x interpolated says which elements go into which; sums for each of the target. A share may be rounded by 2^-25, much

@@ -1,5 +1,5 @@
-/* Windows that slide over signals, images and volumes. Sizes in letters: N batch, D H W space, C channels, F filters, KD KH KW
- * kernel, OD OH OW output. */
+/* Windows that slide over signals, images and volumes. Sizes in letters: N batch, D H W space, C channels, F filters, KD KH
+ * KW kernel, OD OH OW output. */
 #ifndef FASTNN_REFERENCE_WINDOW_H
 #define FASTNN_REFERENCE_WINDOW_H
 
@@ -52,7 +52,8 @@ static inline void add_products(const struct step *s, const struct tensor *x_, c
                 for (int64_t j = 0; j < y.c; j++) {
                     const int64_t at_x = pixel * x.c + j / f * c + i, at_w = (k * c + i) * y.c + j, at_y = o * y.c + j;
                     const int64_t at = target == OF_X ? at_x : target == OF_W ? at_w : at_y;
-                    const double left = target == OF_X ? out[at_y] : in[at_x], right = target == OF_W ? out[at_y] : weights[at_w];
+                    const double left = target == OF_X ? out[at_y] : in[at_x];
+                    const double right = target == OF_W ? out[at_y] : weights[at_w];
                     sum[at] += left * right;
                     size[at] += fabs(left * right);
                 }

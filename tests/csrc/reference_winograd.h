@@ -141,7 +141,8 @@ static void output_size(double *size, const struct step *s, const struct tiling 
                     for (int q = 0; q < t->wide.m; q++) {
                         const int64_t at = output_of(t, tile, p, q);
                         if (at < 0) continue;
-                        size[at * f + j] += fabs(t->high.a[p][point / t->wide.points] * t->wide.a[q][point % t->wide.points]) * m;
+                        size[at * f + j] +=
+                            fabs(t->high.a[p][point / t->wide.points] * t->wide.a[q][point % t->wide.points]) * m;
                     }
             }
     }

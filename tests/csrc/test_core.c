@@ -39,8 +39,8 @@ static void names_and_codes_go_together(void)
         CHECK(dispatch_kernel(names[i]) == dispatch_table()->kernels[i], "%s", names[i]);
 }
 
-/* test_core [SHARE] [ISA ...]: one in SHARE of the random configurations, all by default; the instruction sets to test, all that
- * this machine has by default. */
+/* test_core [SHARE] [ISA ...]: one in SHARE of the random configurations, all by default; the instruction sets to test, all
+ * that this machine has by default. */
 int main(int argc, char **argv)
 {
     static const char *const all[] = {"base", "avx2", "avx512", "neon"};
