@@ -45,9 +45,8 @@ class Op:
         workspace: ``workspace(*input_shapes, **attrs)``, with the largest batch filled in -> floats of memory that the
             native kernel wants for itself while it runs
         view: the output is the input's memory under another shape; the Plan makes no step of it
-        elementwise: the inputs whose memory the output may take where they are not needed any more: of their elements each
-            output element depends on the same one only, or on its row, which all kernels read before they write it.
-            Indices, or True for all inputs
+        elementwise: the inputs of whose elements each output element depends on the same one only: the output may take
+            the memory of one of them that is not needed any more. Indices, or True for all inputs
     """
 
     def __init__(

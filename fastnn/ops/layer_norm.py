@@ -84,7 +84,6 @@ def _gradient(g: Any, y: Any, x: Any, gamma: Any, beta: Any, epsilon: float) -> 
     scale=lambda x, gamma, beta, epsilon: _parts(x, epsilon)[0] * abs(gamma) + abs(beta),
     flops=lambda x, *rest, **attrs: 8.0 * math.prod(x),
     cases=_cases("x", "gamma", "beta"),
-    elementwise=(0,),
 )
 def layer_norm(x, gamma, beta, *, epsilon):
     """``gamma * xhat + beta``, mean and variance those of each row of ``x (N, ..., C)``; gamma and beta (C,)."""
@@ -113,7 +112,6 @@ def layer_norm_sums(g, x, *, epsilon):
     scale=_dx_scale,
     flops=lambda g, x, gamma, **attrs: 12.0 * math.prod(x),
     cases=_cases("g", "x", "gamma"),
-    elementwise=(0, 1),
 )
 def layer_norm_dx(g, x, gamma, *, epsilon):
     """``inv * (gamma * g - mean(gamma * g) - xhat * mean(gamma * g * xhat))``, means along each row."""
