@@ -50,9 +50,6 @@ static struct window pool_window(const struct tensor *x, const struct tensor *y,
     return w;
 }
 
-/* The larger, of equals m; NaN where either is. */
-INLINE vf v_top(vf m, vf x) { return v_select(v_equal(x, x), v_max(x, m), x); }
-
 INLINE vf pool_join(const int average, vf a, vf b)
 {
     if (average) return a + b;

@@ -8,6 +8,7 @@
  * v_set(x)                x in every lane
  * v_fma(a, b, c)          a * b + c, rounded once where the machine can (not on ISA_BASE)
  * v_max v_min (a, b)      b where either is NaN: put the constant first to let NaN through
+ * v_top(a, b)             the larger, of equals a; NaN where either is
  * v_less(a, b), v_select(mask, yes, no)
  * v_load_transposed(r, p) VL floats from each of VL places p[i]; r[j] has the j-th of each
  * v_i..., v_as_...        32-bit integers in the lanes, for vmath.h and random.c; they wrap around
@@ -246,6 +247,7 @@ INLINE vi v_ixor(vi a, vi b) { return a ^ b; }
 #endif
 
 INLINE vf v_zero(void) { return v_set(0.0f); }
+INLINE vf v_top(vf a, vf b) { return v_select(v_equal(b, b), v_max(b, a), b); }
 
 /* n = VL or fewer: the body of a loop and its tail in one. */
 INLINE vf v_load_n(const float *p, int64_t n) { return n >= VL ? v_load(p) : v_load_part(p, n); }

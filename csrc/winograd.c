@@ -29,6 +29,7 @@ struct winograd {
     int64_t count[MAX_SPACE]; /* tiles along each axis */
     int64_t tiles;     /* of all images */
     int flat;          /* only W is transformed */
+    int pool;          /* of each 2 x 2 outputs (flat: 2) only the largest is stored */
     int points;
 };
 
@@ -207,22 +208,28 @@ struct outlet {
     int relu;
 };
 
+/* half (m; POINTS) of one vector of filters, from i on, of m (P, ., filters), points `apart`: flat m itself, else A' m */
+INLINE void output_columns(const int flat, const int m, vf (*half)[POINTS], const float *from, int64_t apart, int64_t i)
+{
+    vf t[POINTS], column[4];
+    UNROLL for (int j = 0; j < POINTS; j++) {
+        if (flat) {
+            half[0][j] = v_load(from + j * apart + i);
+            continue;
+        }
+        UNROLL for (int h = 0; h < POINTS; h++) t[h] = v_load(from + (h * POINTS + j) * apart + i);
+        transform_output(m, column, t);
+        UNROLL for (int h = 0; h < m; h++) half[h][j] = column[h];
+    }
+}
+
 /* One vector of filters (n of them from i on) from m (P, ., filters), points `apart`. The constant `whole`: the tile and the
  * vector are. */
 INLINE void output_vector(const int flat, const int m, const int whole, const struct outlet *o, const float *from,
                           int64_t apart, int64_t i, int64_t n)
 {
-    vf t[POINTS], half[4][POINTS];
-    if (flat) {
-        UNROLL for (int j = 0; j < POINTS; j++) half[0][j] = v_load(from + j * apart + i);
-    } else {
-        UNROLL for (int j = 0; j < POINTS; j++) {
-            vf column[4];
-            UNROLL for (int h = 0; h < POINTS; h++) t[h] = v_load(from + (h * POINTS + j) * apart + i);
-            transform_output(m, column, t);
-            UNROLL for (int h = 0; h < m; h++) half[h][j] = column[h];
-        }
-    }
+    vf half[4][POINTS];
+    output_columns(flat, m, half, from, apart, i);
     const vf shift = o->bias ? load_lanes(whole, o->bias + i, n) : v_zero();
     for (int h = 0; h < (flat ? 1 : m); h++) {
         vf row[4];
@@ -239,29 +246,64 @@ INLINE void output_vector(const int flat, const int m, const int whole, const st
     }
 }
 
-INLINE void output_tile(const int flat, const int m, const struct outlet *o, const float *from, int64_t apart,
-                        int64_t filters)
+/* The same, but the largest of 2 x 2 outputs (flat: 2) is stored. */
+INLINE void pooled_vector(const int flat, const int m, const int whole, const struct outlet *o, const float *from,
+                          int64_t apart, int64_t i, int64_t n)
+{
+    const int high = flat ? 1 : 2;
+    vf half[4][POINTS], row[2][4];
+    output_columns(flat, m, half, from, apart, i);
+    const vf shift = o->bias ? load_lanes(whole, o->bias + i, n) : v_zero();
+    for (int h = 0; h < (flat ? 1 : m); h += 2) {
+        if (!whole && h + high > o->high) break;
+        UNROLL for (int r = 0; r < high; r++) {
+            transform_output(m, row[r], half[h + r]);
+            UNROLL for (int j = 0; j < m; j++) {
+                row[r][j] = row[r][j] + shift;
+                if (o->relu) row[r][j] = v_max(v_zero(), row[r][j]);
+            }
+        }
+        UNROLL for (int j = 0; j < m; j += 2) {
+            if (!whole && j + 2 > o->wide) break;
+            vf most = v_top(row[0][j], row[0][j + 1]);
+            if (!flat) most = v_top(most, v_top(row[1][j], row[1][j + 1]));
+            store_lanes(whole, o->y + h / 2 * o->pitch + j / 2 * o->f + i, most, n);
+        }
+    }
+}
+
+INLINE void output_tile(const int flat, const int m, const int pool, const struct outlet *o, const float *from,
+                        int64_t apart, int64_t filters)
 {
     int64_t i = 0;
     if ((flat || o->high >= m) && o->wide >= m)
-        for (; i + VL <= filters; i += VL) output_vector(flat, m, 1, o, from, apart, i, VL);
-    for (; i < filters; i += VL) output_vector(flat, m, 0, o, from, apart, i, filters - i);
+        for (; i + VL <= filters; i += VL)
+            pool ? pooled_vector(flat, m, 1, o, from, apart, i, VL) : output_vector(flat, m, 1, o, from, apart, i, VL);
+    for (; i < filters; i += VL)
+        pool ? pooled_vector(flat, m, 0, o, from, apart, i, filters - i)
+             : output_vector(flat, m, 0, o, from, apart, i, filters - i);
 }
 
 typedef void output_tile_kernel(const struct outlet *o, const float *from, int64_t apart, int64_t filters);
-#define OUTPUT_TILE(name, flat, m)                                                                                   \
+#define OUTPUT_TILE(name, flat, m, pool)                                                                             \
     static void output_tile_##name(const struct outlet *o, const float *from, int64_t apart, int64_t filters)      \
     {                                                                                                                \
-        output_tile(flat, m, o, from, apart, filters);                                                               \
+        output_tile(flat, m, pool, o, from, apart, filters);                                                         \
     }
-OUTPUT_TILE(flat_4, 1, 4)
-OUTPUT_TILE(flat_2, 1, 2)
-OUTPUT_TILE(square_4, 0, 4)
-OUTPUT_TILE(square_2, 0, 2)
+OUTPUT_TILE(square_4, 0, 4, 0)
+OUTPUT_TILE(square_2, 0, 2, 0)
+OUTPUT_TILE(flat_4, 1, 4, 0)
+OUTPUT_TILE(flat_2, 1, 2, 0)
+OUTPUT_TILE(square_4_pool, 0, 4, 1)
+OUTPUT_TILE(square_2_pool, 0, 2, 1)
+OUTPUT_TILE(flat_4_pool, 1, 4, 1)
+OUTPUT_TILE(flat_2_pool, 1, 2, 1)
 #undef OUTPUT_TILE
 
-static output_tile_kernel *const output_tiles[2][2] = {{output_tile_square_4, output_tile_square_2},
-                                                       {output_tile_flat_4, output_tile_flat_2}};
+static output_tile_kernel *const output_tiles[2][2][2] = { /* pool, flat, of two outputs */
+    {{output_tile_square_4, output_tile_square_2}, {output_tile_flat_4, output_tile_flat_2}},
+    {{output_tile_square_4_pool, output_tile_square_2_pool}, {output_tile_flat_4_pool, output_tile_flat_2_pool}},
+};
 
 /* Outputs of tiles t0 .. t1, filters f0 .. f0 + filters - 1, from m (P, T, ld) */
 static void transform_outputs(const struct winograd *g, float *y, const struct finish *end, const float *m, int64_t ld,
@@ -269,13 +311,14 @@ static void transform_outputs(const struct winograd *g, float *y, const struct f
 {
     const struct window *w = &g->w;
     const int relu = end->activation == ACT_relu;
-    output_tile_kernel *const run = output_tiles[g->flat][g->tile[AXIS_W] == 2];
+    output_tile_kernel *const run = output_tiles[g->pool][g->flat][g->tile[AXIS_W] == 2];
+    const int64_t by_w = g->pool ? 2 : 1, by_h = g->pool && !g->flat ? 2 : 1; /* outputs of the sum for one of y */
+    const int64_t pitch = w->out[AXIS_W] / by_w * g->f;
     for (int64_t t = t0; t < t1; t++) {
         int64_t n, at[MAX_SPACE];
         tile_place(g, t, &n, at);
-        const int64_t pitch = w->out[AXIS_W] * g->f;
-        const int64_t first = ((n * w->out[AXIS_D] + at[AXIS_D]) * w->out[AXIS_H] + at[AXIS_H]) * pitch
-                              + at[AXIS_W] * g->f + f0;
+        const int64_t first = ((n * w->out[AXIS_D] + at[AXIS_D]) * (w->out[AXIS_H] / by_h) + at[AXIS_H] / by_h) * pitch
+                              + at[AXIS_W] / by_w * g->f + f0;
         const struct outlet o = {
             .y = y + first,
             .bias = end->bias ? end->bias + f0 : NULL,
@@ -392,6 +435,22 @@ static void kernel_winograd_conv(const struct step *s, const struct lane *lane)
     const struct winograd g = winograd_of(&s->in[0], &s->out[0], &s->attr);
     const struct finish end = {.bias = s->inputs > 2 ? s->in[2].data : NULL, .activation = s->attr.activation};
     winograd_convolve(&g, s->out[0].data, &end, s->in[0].data, s->in[1].data, lane);
+}
+
+/* The same, y the largest of each 2 x 2 of them, or 2 where only W is transformed; linear or relu */
+static void kernel_winograd_conv_pool(const struct step *s, const struct lane *lane)
+{
+    struct tensor all = s->out[0];
+    const struct tensor *x = &s->in[0];
+    const int space = x->rank - 2;
+    for (int a = 0; a < space; a++) {
+        const int axis = MAX_SPACE - space + a;
+        all.size[1 + a] = x->size[1 + a] + s->attr.before[axis] + s->attr.after[axis] - s->attr.kernel[axis] + 1;
+    }
+    struct winograd g = winograd_of(x, &all, &s->attr);
+    g.pool = 1;
+    const struct finish end = {.bias = s->inputs > 2 ? s->in[2].data : NULL, .activation = s->attr.activation};
+    winograd_convolve(&g, s->out[0].data, &end, x->data, s->in[1].data, lane);
 }
 
 /* dx (N, ..., C) = (g * flipped w) * slope of the activation whose output is y */

@@ -7,13 +7,16 @@ import pytest
 from small_graphs import leaf, ops
 
 import fastnn
+from fastnn import backends
 from fastnn.backends.numpy import Program
 from fastnn.graph import ALL, Place, Tensor
-from fastnn.layers import Conv2D, Dense, Flatten
+from fastnn.layers import Conv2D, Dense, Flatten, MaxPooling2D
 from fastnn.ops import OPS
 from fastnn.ops.conv import conv, conv_dw, conv_dx, fused_conv, fused_conv_dx, transposed_pads
 from fastnn.ops.pointwise import tanh
+from fastnn.ops.pool import max_pool
 from fastnn.ops.update import sgd
+from fastnn.ops.winograd import pool_attrs
 from fastnn.plan import Plan, choose
 from fastnn.plan.algorithms import worth_winograd
 from fastnn.plan.schedule import schedule
@@ -46,6 +49,12 @@ def graph(name, space, kernel, channels, filters, *, bias=True, **changes):
 
 NAMES = ("conv", "fused_conv", "conv_dx", "fused_conv_dx", "conv_dw")
 SMALL = ((7, 9), (3, 3), 16, 20)
+
+
+def run(backend, op, arrays, attrs):
+    (output,), compute = backends.single(backend, op, arrays, attrs)
+    compute()
+    return output
 
 
 def chosen(found, batch=2, **options):
@@ -210,6 +219,112 @@ def test_weights_are_transformed_once_for_all_that_use_them():
     plan = Plan([one, two, back], batch=2)
     assert ops(plan) == ["winograd_weights", "winograd_conv", "winograd_conv", "winograd_weights", "winograd_conv"]
     assert [step.attrs["flip"] for step in plan.steps if step.op.name == "winograd_weights"] == [False, True]
+
+
+# Pools at the end of a convolution
+
+
+def pooled(space=(9, 10), kernel=(3, 3), window=(2, 2), strides=None, pool_pads=None, activation="relu"):
+    """A convolution that Winograd fits, an activation, a pool."""
+    rank = len(space)
+    x, w, b = leaf(None, *space, 16, name="x"), leaf(*kernel, 16, 20, name="w"), leaf(20, name="b")
+    pads = tuple((k // 2, k // 2) for k in kernel)
+    y = fused_conv(x, w, b, **geometry(rank, pads=pads), activation=activation)
+    found = max_pool(y, kernel=window, strides=strides or window, pads=pool_pads or ((0, 0),) * rank)
+    found.place = Place("out")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("space", "kernel", "window"),
+    [
+        ((9, 10), (3, 3), (2, 2)),
+        ((8, 13), (5, 5), (2, 2)),
+        ((41,), (3,), (2,)),
+        ((4, 24), (1, 3), (1, 2)),
+        ((3, 9, 8), (3, 3, 3), (1, 2, 2)),
+    ],
+)
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_a_pool_of_two_rides_in_the_convolution(space, kernel, window, activation):
+    found = pooled(space, kernel, window, activation=activation)
+    plan, apart = Plan([found], batch=3, dtype="float64"), Plan([found], batch=3, dtype="float64", passes=())
+    assert ops(plan) == ["winograd_weights", "winograd_conv_pool"]
+    rng, results = np.random.default_rng(2), []
+    arrays = {"x": rng.normal(size=(3, *space, 16)), "w": rng.normal(size=(*kernel, 16, 20)), "b": rng.normal(size=20)}
+    for each in (plan, apart):
+        out = np.full((3, *found.shape[1:]), np.nan)
+        Program(each).run({**arrays, "out": out}, 0, 1, 3, 3)
+        results.append(out)
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"window": (3, 3)},
+        {"window": (2, 1)},
+        {"strides": (1, 1)},
+        {"pool_pads": ((1, 1), (0, 0))},
+        {"activation": "gelu"},
+        {"space": (41,), "kernel": (3,), "window": (4,)},
+        {"space": (4, 24), "kernel": (1, 3), "window": (2, 2)},
+        {"space": (4, 9, 8), "kernel": (3, 3, 3), "window": (2, 2, 2)},
+    ],
+)
+def test_other_pools_are_steps_of_their_own(changes):
+    assert chosen(pooled(**changes)) == ["winograd_weights", "winograd_conv", "max_pool"]
+
+
+def test_a_convolution_that_somebody_else_reads_is_not_pooled():
+    found = pooled()
+    other = tanh(found.node.inputs[0])
+    other.place = Place("other")
+    plan = Plan([found, other], batch=2)
+    assert sorted(ops(plan)) == ["max_pool", "tanh", "winograd_conv", "winograd_weights"]
+
+
+@pytest.mark.parametrize("backend", ["native", "numba"])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (3,), (1, 3)])
+def test_pooled_outputs_have_the_same_bits(backend, kernel):
+    rng = np.random.default_rng(3)
+    rank = len(kernel)
+    space = (13, 11)[-rank:]
+    x, w, b = (rng.standard_normal(shape) for shape in ((2, *space, 17), (*kernel, 17, 37), (37,)))
+    x[0, ..., 3][(2,) * rank] = np.nan
+    u = run(backend, "winograd_weights", [w], {"flip": False})
+    attrs = {"kernel": kernel, "pads": ((1, 0),) * rank, "filters": 37, "activation": "relu"}
+    if kernel == (1, 3):
+        attrs["pads"] = ((0, 0), (1, 0))
+    y = run(backend, "winograd_conv", [x, u, b], attrs)
+    apart = run(backend, "max_pool", [y], pool_attrs(kernel))
+    together = run(backend, "winograd_conv_pool", [x, u, b], attrs)
+    assert np.isnan(apart).any()
+    np.testing.assert_array_equal(together.view(np.uint32), apart.view(np.uint32))
+
+
+def test_a_model_pools_in_the_convolution_only_for_prediction():
+    model = fastnn.Sequential(
+        [
+            Conv2D(16, 3, padding="same", activation="relu", input_shape=(12, 12, 3)),
+            Conv2D(16, 3, padding="same", activation="relu"),
+            MaxPooling2D(),
+            Flatten(),
+            Dense(2, activation="softmax"),
+        ]
+    )
+    model.compile(optimizer="sgd", loss="categorical_crossentropy")
+    x = np.random.default_rng(0).standard_normal((8, 12, 12, 3), np.float32)
+    assert "winograd_conv_pool" in str(model.plan(training=False))
+    assert "winograd_conv_pool" not in str(model.plan())
+    assert "max_pool" in str(model.plan())
+    by_tiles = model.predict(x, verbose=0)
+    fastnn.config.set_winograd(False)
+    try:
+        directly = model.predict(x, verbose=0)
+    finally:
+        fastnn.config.set_winograd(True)
+    np.testing.assert_allclose(by_tiles, directly, rtol=1e-5, atol=1e-6)
 
 
 def test_a_plan_may_be_made_without_choosing():

@@ -334,6 +334,8 @@ def test_winograd(backend):
     signal, attrs = [[[1.0], [10.0], [100.0]]], {"kernel": (3,), "pads": ((1, 1),), "filters": 1, "activation": "relu"}
     y = run(backend, "winograd_conv", signal, u, [-100.0], **attrs)
     near(y, [[[0.0], [221.0], [110.0]]], "winograd_conv", signal, u, [-100.0], **attrs)
+    pooled = run(backend, "winograd_conv_pool", signal, u, [-100.0], **attrs)
+    near(pooled, [[[221.0]]], "winograd_conv_pool", signal, u, [-100.0], **attrs)
     before = [[[1.0], [0.0], [2.0]]]
     dx = run(backend, "winograd_conv_dx", signal, flipped, before, **attrs)
     near(dx, [[[12.0], [0.0], [230.0]]], "winograd_conv_dx", signal, flipped, before, **attrs)
@@ -351,6 +353,8 @@ def test_winograd_of_an_image(backend):
     y = run(backend, "winograd_conv", X3, u, **attrs)
     wanted = np.reshape([2.0, 1.0, -4.0, -3.0, 0.0, -7.0, -16.0, -11.0, -22.0], (1, 3, 3, 1))
     near(y, wanted, "winograd_conv", X3, u, **attrs)
+    pooled = run(backend, "winograd_conv_pool", X3, u, **attrs)
+    near(pooled, [[[[2.0]]]], "winograd_conv_pool", X3, u, **attrs)
 
 
 # Optimizers: one weight, y = w * 1, loss (w - 0)^2, so the gradient is 2 w. w starts at 1; two steps.

@@ -19,7 +19,7 @@ up with zeros, as the products read them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -36,6 +36,7 @@ from fastnn.ops.conv import (
 )
 from fastnn.ops.declare import OPS, Case, op
 from fastnn.ops.pointwise import DENSE_ACTIVATIONS
+from fastnn.ops.pool import max_pool
 from fastnn.ops.window import Pads, output_sizes, padded
 
 #: Inputs of a tile along each transformed axis.
@@ -272,6 +273,48 @@ def winograd_conv(x, u, b=None, *, kernel, pads, filters, activation="linear"):
     """conv of stride 1 with weights of which ``winograd_weights`` made ``u``, then a bias and an activation."""
     y = _convolve(x, u, kernel, pads, filters)
     return activated(activation, y if b is None else y + b)
+
+
+#: Activations that a convolution may have before a pool at its end.
+BEFORE_POOL = ("linear", "relu")
+
+
+def pool_attrs(kernel: Sequence[int]) -> dict[str, Any]:
+    """The attributes of the max_pool with which a convolution with such a kernel can end: windows of two outputs along
+    each axis that is transformed.
+    """
+    rank, high = len(kernel), _space(tuple(kernel), 1)[1]
+    window = ((1,) * rank + (2 if high > 1 else 1, 2))[-rank:]
+    return {"kernel": window, "strides": window, "pads": ((0, 0),) * rank}
+
+
+def _shape_winograd_pool(x: Shape, u: Shape, b: Shape | None = None, **attrs: Any) -> Shape:
+    y = _shape_winograd(x, u, b, **attrs)
+    if attrs["activation"] not in BEFORE_POOL:
+        raise ValueError(f"activation must be one of {', '.join(BEFORE_POOL)}. Received: {attrs['activation']!r}")
+    return max_pool.shape(y, **pool_attrs(attrs["kernel"]))
+
+
+def _pool_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for number, (arrays, attrs) in enumerate(_cases(rng)):
+        outputs = _outputs(arrays[0].shape, attrs["kernel"], attrs["pads"])
+        if all(size >= taps for size, taps in zip(outputs, pool_attrs(attrs["kernel"])["kernel"], strict=True)):
+            yield arrays, {**attrs, "activation": BEFORE_POOL[number % 2]}
+
+
+@op(
+    shape=_shape_winograd_pool,
+    terms=_terms,
+    scale=lambda x, u, *b, kernel, **attrs: max_pool.reference(
+        _scale(x, u, *b, kernel=kernel, **attrs), **pool_attrs(kernel)
+    ),
+    flops=lambda x, u, *b, kernel, pads, filters, activation: _direct_flops(x, u, kernel, pads, filters),
+    cases=_pool_cases,
+)
+def winograd_conv_pool(x, u, b=None, *, kernel, pads, filters, activation="linear"):
+    """winograd_conv, then max_pool with a window of two outputs along each axis that is transformed."""
+    y = winograd_conv.reference(x, u, b, kernel=kernel, pads=pads, filters=filters, activation=activation)
+    return max_pool.reference(y, **pool_attrs(kernel))
 
 
 def _shape_winograd_dx(g: Shape, u: Shape, y: Shape, *, activation: str, **attrs: Any) -> Shape:

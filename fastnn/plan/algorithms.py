@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, cast
 
-from fastnn.graph import Node, Tensor, rewrite
-from fastnn.ops import conv, matrix, winograd
+from fastnn.graph import Node, Tensor, consumers, rewrite
+from fastnn.ops import conv, matrix, pool, winograd
 from fastnn.ops.declare import Op
 from fastnn.ops.shape import reshape_weight
 from fastnn.plan.fuse import Roots
@@ -49,6 +49,7 @@ def worth_winograd(kernel: Sequence[int], channels: int, filters: int, sizes: Se
 def choose(roots: Roots, use_winograd: bool = True) -> dict[Tensor | Node, Any]:
     """Each convolution becomes what computes it fastest. Without ``use_winograd``, Winograd's algorithm is left out."""
     transformed: dict[tuple[int, bool], Tensor] = {}
+    count = consumers(roots)
 
     def weights(w: Tensor, flip: bool) -> Tensor:
         """The transformed weights, made once for all that use them."""
@@ -58,6 +59,8 @@ def choose(roots: Roots, use_winograd: bool = True) -> dict[Tensor | Node, Any]:
         return transformed[key]
 
     def rule(node: Node, inputs: tuple[Tensor, ...]) -> Any:
+        if node.op is pool.max_pool and count.get(id(node.inputs[0])) == 1 and inputs[0].place is None:
+            return _pooled(node, inputs[0].node)
         if node.op not in _PRODUCTS or node.attrs["groups"] != 1 or any(s != 1 for s in node.attrs["strides"]):
             return None
         if node.op is conv.conv_dw:
@@ -87,6 +90,19 @@ def choose(roots: Roots, use_winograd: bool = True) -> dict[Tensor | Node, Any]:
 def _is_product(kernel: Sequence[int], pads: Any) -> bool:
     """Whether a convolution of stride 1 sees one pixel at a time."""
     return math.prod(kernel) == 1 and not any(p for pair in pads for p in pair)
+
+
+def _pooled(node: Node, maker: Node | None) -> Any:
+    """The convolution that ends with the pool, which alone reads it, if there is one."""
+    if (
+        maker is None
+        or maker.op is not winograd.winograd_conv
+        or maker.attrs.get("activation") not in (None, *winograd.BEFORE_POOL)
+    ):
+        return None
+    if node.attrs != winograd.pool_attrs(maker.attrs["kernel"]):
+        return None
+    return winograd.winograd_conv_pool(*maker.inputs, **maker.attrs)
 
 
 def _weights_gradient(node: Node, inputs: tuple[Tensor, ...], use_winograd: bool) -> Any:

@@ -52,6 +52,17 @@ static void check_winograd(const struct sizes *given, int number)
     s.attr.activation = number % ACT_COUNT;
     check(&s, "winograd_conv", ref_winograd_conv, ROW_BY_ROW);
 
+    const int flat = z.axes == 1 || z.kernel[1] == 1;
+    z.out[2] /= 2;
+    if (!flat) z.out[1] /= 2;
+    if (z.out[2] && (z.axes == 1 || z.out[1])) {
+        s = make("winograd_conv_pool", number % 4 == 3 ? "nof=nsc,pmkq" : "nof=nsc,pmkq,f", z);
+        fill_transformed(&s.in[1], &weights, 0);
+        s.attr.activation = number % 2 ? ACT_relu : ACT_linear;
+        check(&s, "winograd_conv_pool", ref_winograd_conv_pool, ROW_BY_ROW);
+    }
+    memcpy(z.out, given->out, sizeof z.out);
+
     s = make("winograd_conv_dx", "nof=nsc,pmkq,nof", z);
     fill_transformed(&s.in[1], &weights, 0);
     s.attr.activation = (number + 1) % ACT_COUNT;

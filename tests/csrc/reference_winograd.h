@@ -173,6 +173,38 @@ static void ref_winograd_conv(const struct step *s, const struct answer *a) /* a
     free(sums);
 }
 
+/* The largest of 2 x 2 outputs of the convolution, of 2 where it has one row; as far off as any of them may be. */
+static void ref_winograd_conv_pool(const struct step *s, const struct answer *a)
+{
+    struct step before = *s;
+    struct tensor *all = &before.out[0];
+    const struct volume kernel = kernel_of(plain_weights);
+    const int space = all->rank - 2, high = kernel.h > 1 ? 2 : 1;
+    for (int i = 0; i < space; i++) {
+        const int axis = MAX_SPACE - space + i;
+        const int64_t taps = axis == 0 ? kernel.d : axis == 1 ? kernel.h : kernel.w;
+        all->size[1 + i] = s->in[0].size[1 + i] + s->attr.before[axis] + s->attr.after[axis] - taps + 1;
+    }
+    const struct volume from = volume_of(all), to = volume_of(&s->out[0]);
+    struct answer whole = *a;
+    whole.want[0] = malloc(sizeof **whole.want * (size_t)elements(all));
+    whole.slack[0] = malloc(sizeof **whole.slack * (size_t)elements(all));
+    ref_winograd_conv(&before, &whole);
+    for (int64_t i = 0; i < elements(&s->out[0]); i++) {
+        const int64_t f = i % to.c, w = i / to.c % to.w, h = i / to.c / to.w % to.h, plane = i / to.c / to.w / to.h;
+        a->want[0][i] = -INFINITY;
+        a->slack[0][i] = 0;
+        for (int64_t p = 0; p < high; p++)
+            for (int64_t q = 0; q < 2; q++) {
+                const int64_t at = ((plane * from.h + h * high + p) * from.w + 2 * w + q) * from.c + f;
+                a->want[0][i] = fmax(a->want[0][i], whole.want[0][at]);
+                a->slack[0][i] = fmax(a->slack[0][i], whole.slack[0][at]);
+            }
+    }
+    free(whole.want[0]);
+    free(whole.slack[0]);
+}
+
 /* m (points, F) = |A| |dy| |A'| of a tile */
 static void gradient_size(double *m, const struct tiling *t, const float *dy, int64_t tile)
 {

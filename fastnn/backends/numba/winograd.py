@@ -18,7 +18,8 @@ from fastnn.backends.numba.jit import IN1, INTEGER, KERNELS, OUT1, Arrays, compi
 from fastnn.backends.numba.tile import COUNT, EMPTY, PLAIN, RELU, RELU_DX, ROWS, TABLE, WIDE, deliver, tile, walk, whole
 from fastnn.backends.numba.transform import gradients_of, inputs_of, multiply, outputs_of, put, some_inputs_of
 from fastnn.backends.numba.vector import LANES, fill, fma, load, load_some, pointer, spread, store, store_some
-from fastnn.ops.winograd import PANEL, POINTS, matrices
+from fastnn.ops.window import output_sizes
+from fastnn.ops.winograd import PANEL, POINTS, matrices, pool_attrs
 
 #: Tiles of a block, a multiple of ROWS; the larger number where it is the weights that take longest to read.
 TILES, MANY_TILES, LARGE = 48, 96, 192
@@ -341,6 +342,18 @@ def winograd_conv(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> Non
     _run(outputs[0], x, u, b[0] if b else EMPTY, EMPTY, attrs, RELU if activation == "relu" else PLAIN)
     if activation not in ("linear", "relu"):
         KERNELS[activation](outputs, outputs, {})
+
+
+@kernel
+def winograd_conv_pool(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    x, u, *b = inputs
+    ones = (1,) * len(attrs["kernel"])
+    space = output_sizes(x.shape[1:-1], attrs["kernel"], ones, ones, attrs["pads"])
+    y = np.empty((1, *space, attrs["filters"]), np.float32)
+    pool = pool_attrs(attrs["kernel"])
+    for n in range(len(x)):
+        winograd_conv((y,), (x[n : n + 1], u, *b), attrs)
+        KERNELS["max_pool"]((outputs[0][n : n + 1],), (y,), pool)
 
 
 @kernel
