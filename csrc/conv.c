@@ -13,9 +13,11 @@
 
 enum {
     BAND_FLOATS = 96 << 10,    /* of a block's inputs: they stay in the second-level cache */
+    BAND_GRADIENT = 224 << 10, /* the same for the weights' gradient, which is read and written once a block */
     PACKED_FLOATS = 2 << 20,   /* of packed weights */
+    WEIGHTS_NEAR = 192 << 10,  /* packed weights that stay in the second-level cache */
 };
-_Static_assert(sizeof(float) * (BAND_FLOATS + (size_t)PACKED_FLOATS + 4096) <= TEAM_SCRATCH, "they fit in the scratch");
+_Static_assert(sizeof(float) * (BAND_GRADIENT + (size_t)PACKED_FLOATS + 4096) <= TEAM_SCRATCH, "they fit in the scratch");
 
 /* What happens to an output before it is stored. */
 struct finish {
@@ -163,7 +165,7 @@ static void pack_weights(const struct correlation *p, float *panel, int64_t t0, 
 
 /* Filters f0 .. f0 + columns - 1 of a block from its band: first and last say which of the sums' passes this is. */
 static void correlate_block(const struct correlation *p, const struct block *b, const struct band *band,
-                            const float *panel, int64_t f0, int64_t columns, int first, int last)
+                            const float *panel, struct ahead *ahead, int64_t f0, int64_t columns, int first, int last)
 {
     const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
     const int64_t width = b->w1 - b->w0, tall = (width + MR - 1) / MR, vectors = (columns + VL - 1) / VL;
@@ -194,8 +196,9 @@ static void correlate_block(const struct correlation *p, const struct block *b, 
                 .skip = band->skip,
                 .turn_skip = band->turn_skip,
                 .bend_skip = band->bend_skip,
+                .fetch = take_lines(ahead, band->k * band->segments),
             };
-            tiles[SEGMENTS_ALONG_K][vectors - 1][high - 1](&t);
+            tiles[t.fetch ? SEGMENTS_FETCHING : SEGMENTS_ALONG_K][vectors - 1][high - 1](&t);
             if (relu || !activation) continue;
             for (int64_t i = 0; i < high; i++) {
                 if (p->end.dx_of) activate_dx_rows(activation, t.c + i * t.ldc, p->end.dx_of + at + i * t.ldc, columns);
@@ -218,6 +221,31 @@ static struct cut cut_blocks(const struct correlation *p, int64_t floats)
     if (cut.width < w->out) cut.rows = 1;
     while (cut.rows > 0 && d->taps * reach(h, cut.rows) * reach(w, cut.width) * p->c > floats) cut.rows /= 2;
     return cut;
+}
+
+/* Block t of those that make up the outputs, `high` x `wide` of them a plane. */
+static struct block block_at(const struct correlation *p, int64_t high, int64_t wide, int64_t t)
+{
+    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
+    struct block b;
+    b.w0 = t % wide * w->out / wide, b.w1 = (t % wide + 1) * w->out / wide, t /= wide;
+    b.h0 = t % high * h->out / high, b.h1 = (t % high + 1) * h->out / high, t /= high;
+    b.d = t % d->out, b.n = t / d->out;
+    return b;
+}
+
+/* The rows of the input that block t needs of the first plane it sees. */
+static struct ahead input_ahead(const struct correlation *p, int64_t high, int64_t wide, int64_t t)
+{
+    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H];
+    const struct block b = block_at(p, high, wide, t);
+    int64_t d0 = b.d * d->step + d->first, h0 = b.h0 * h->step + h->first, h1 = h0 + reach(h, b.h1 - b.h0);
+    if (d0 < 0) d0 = 0;
+    if (h0 < 0) h0 = 0;
+    if (h1 > h->size) h1 = h->size;
+    const int64_t floats = p->axis[AXIS_W].size * p->ldx;
+    if (d0 >= d->size || h0 >= h1) return (struct ahead){.next = 2};
+    return (struct ahead){.part = {{p->x + ((b.n * d->size + d0) * h->size + h0) * floats, (h1 - h0) * floats / CACHE_LINE}}};
 }
 
 static void correlate(const struct correlation *p, const struct lane *lane)
@@ -244,14 +272,13 @@ static void correlate(const struct correlation *p, const struct lane *lane)
     while (blocks * groups < lane->count && groups * 2 <= panels) groups *= 2;
     float *memory = lane->scratch, *packed = memory + BAND_FLOATS + 64;
     const int once = !apart && panel_floats * panels <= PACKED_FLOATS; /* all weights are packed, once */
+    const int far = once && panel_floats * panels > WEIGHTS_NEAR; /* weights are fetched, else the next block's inputs */
     int64_t ready = -1;
     for (int64_t task = lane->id; task < blocks * groups; task += lane->count) {
-        int64_t t = task / groups;
         const int64_t p0 = task % groups * panels / groups, p1 = (task % groups + 1) * panels / groups;
-        struct block b;
-        b.w0 = t % wide * w->out / wide, b.w1 = (t % wide + 1) * w->out / wide, t /= wide;
-        b.h0 = t % high * h->out / high, b.h1 = (t % high + 1) * h->out / high, t /= high;
-        b.d = t % d->out, b.n = t / d->out;
+        const struct block b = block_at(p, high, wide, task / groups);
+        struct ahead ahead = {.next = 2};
+        if (!far && task + lane->count < blocks * groups) ahead = input_ahead(p, high, wide, (task + lane->count) / groups);
         if (once && ready != task % groups) {
             for (int64_t panel = p0; panel < p1; panel++)
                 pack_weights(p, packed + (panel - p0) * panel_floats, 0, taps, 0, p->c, panel * NR,
@@ -266,7 +293,8 @@ static void correlate(const struct correlation *p, const struct lane *lane)
                     const int64_t columns = p->f - panel * NR < NR ? p->f - panel * NR : NR;
                     float *weights = once ? packed + (panel - p0) * panel_floats : packed;
                     if (!once) pack_weights(p, weights, t0, t1, c0, c, panel * NR, columns);
-                    correlate_block(p, &b, &band, weights, panel * NR, columns, t0 == 0 && c0 == 0,
+                    if (far) ahead = (struct ahead){.part = {{packed + (panel + 1 < p1 ? panel + 1 - p0 : 0) * panel_floats, panel_floats / CACHE_LINE}}};
+                    correlate_block(p, &b, &band, weights, &ahead, panel * NR, columns, t0 == 0 && c0 == 0,
                                     t1 == taps && c0 + c == p->c);
                 }
                 if (taps == 0) break;
@@ -413,7 +441,7 @@ static void gradient_block(const struct gradient *q, const struct block *b, cons
         const int64_t turns = band->turn ? run / band->turn : 0, bends = band->bend ? turns / band->bend : 0;
         const float *from = g + panel * NR;
         int64_t ld = p->ldy;
-        if (columns % VL) { /* whole vectors would reach into the next pixel */
+        if (columns % VL || (p->ldy > NR && u1 - u0 > 4)) { /* whole vectors would reach into the next pixel; lines lie far apart */
             if (ready != panel) {
                 pack(packed, from, ld, (b->h1 - b->h0) * width, columns);
                 ready = panel;
@@ -433,6 +461,7 @@ static void gradient_block(const struct gradient *q, const struct block *b, cons
             .first = first,
             .segments = b->h1 - b->h0,
             .skip = band->row,
+            .far = 1,
         };
         tiles[SEGMENTS_ALONG_ROWS][vectors - 1][high - 1](&t);
     }
@@ -448,7 +477,7 @@ static void kernel_conv_dw(const struct step *s, const struct lane *lane)
     const int64_t outputs = elements(w) / filters, panels = (f + NR - 1) / NR;
     const int64_t units_16 = (outputs + 15) / 16 * ((filters + 31) / 32); /* as weight_parts in fastnn/ops/conv.py */
     const int64_t parts = units_16 >= 16 ? 1 : 16 / units_16 < 8 ? 16 / units_16 : 8;
-    float *memory = lane->scratch, *packed = memory + BAND_FLOATS + PACKED_FLOATS - PIXELS * NR;
+    float *memory = lane->scratch, *packed = memory + BAND_GRADIENT + PACKED_FLOATS - PIXELS * NR;
     for (int64_t group = 0; group < groups; group++) {
         struct gradient q = {.p = {
             .n = g.n, .c = c, .ldx = g.c, .f = f, .ldy = filters,
@@ -462,15 +491,16 @@ static void kernel_conv_dw(const struct step *s, const struct lane *lane)
                                        .first = -g.before[a], .spacing = g.dilation[a], .tap_step = 1, .to_step = 1};
         }
         const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *aw = &p->axis[AXIS_W];
-        struct cut cut = cut_blocks(p, BAND_FLOATS);
+        struct cut cut = cut_blocks(p, BAND_GRADIENT);
         const int64_t taps = d->taps * h->taps * aw->taps;
         const int single = cut.rows == 0; /* the band holds the elements of the window one after the other */
         const int joined = !single && (aw->spacing == 1 || aw->taps == 1);
-        if (single) cut = (struct cut){1, BAND_FLOATS / (taps * c) > 1 ? BAND_FLOATS / (taps * c) : 1};
-        const int64_t pass = taps * c <= BAND_FLOATS ? taps : BAND_FLOATS / c > 1 ? BAND_FLOATS / c : 1;
+        if (single) cut = (struct cut){1, BAND_GRADIENT / (taps * c) > 1 ? BAND_GRADIENT / (taps * c) : 1};
+        const int64_t pass = taps * c <= BAND_GRADIENT ? taps : BAND_GRADIENT / c > 1 ? BAND_GRADIENT / c : 1;
         if (cut.width > aw->out) cut.width = aw->out;
         if (cut.width > PIXELS) cut.width = PIXELS;
-        if (cut.rows * cut.width > PIXELS) cut.rows = PIXELS / cut.width > 1 ? PIXELS / cut.width : 1;
+        const int64_t pixels = PIXELS * f < BAND_GRADIENT / 2 ? PIXELS : BAND_GRADIENT / 2 / f;
+        if (cut.rows * cut.width > pixels) cut.rows = pixels / cut.width > 1 ? pixels / cut.width : 1;
         q.runs = joined ? d->taps * h->taps : taps;
         q.run_rows = joined ? aw->taps * c : c;
         q.tiles = (q.run_rows + MR - 1) / MR;

@@ -28,6 +28,7 @@ enum {
     BLOCK_ROWS = 256, BLOCK_COLUMNS = 4 * NR,
     FAR = 1 << 18, /* numbers of C from which on it is not in the second-level cache */
     MANY_ROWS = 4096, /* sums of so many terms are worth sharing out even if there are few of them */
+    B_SMALL = 128 << 10, /* numbers of B that stay in the second-level cache beside A and C */
     PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
 };
 _Static_assert((MR * KC + VL + NC * KC + VL * NC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
@@ -64,16 +65,16 @@ struct tile {
     const float *bias;
     const float *gate; /* where this, shaped like C, is not positive, C becomes 0: the slope of relu */
     int far;           /* C is not in the cache, small as the product may be */
-    const float *fetch; /* FETCHING: k cache lines from here on are going to be needed */
+    const float *fetch; /* the cache lines from here on are going to be needed, one is asked for at each k; or NULL */
     /* SEGMENTS of A, each of k numbers of the sum, `skip` numbers apart; after every `turn` of them comes a jump of
      * `turn_skip` numbers more, after every `bend` turns one of `bend_skip`. B goes on from one to the next. */
     int64_t segments, turn, bend, skip, turn_skip, bend_skip;
 };
 
 /* How A lies: the k's of a row side by side; or the rows of a k; or so, and B is copied into a panel on the way, its
- * loads ahead of their use by AHEAD k's; or the first two in segments; or the first, with one line of something else brought
- * into the second-level cache at each k. */
-enum { ALONG_K, ALONG_ROWS, COPYING, SEGMENTS_ALONG_K, SEGMENTS_ALONG_ROWS, FETCHING, KINDS, AHEAD = 12, LONG = 100 };
+ * loads ahead of their use by AHEAD k's; or the first two in segments, which fetch nothing; or the first of these, which
+ * does. */
+enum { ALONG_K, ALONG_ROWS, COPYING, SEGMENTS_ALONG_K, SEGMENTS_ALONG_ROWS, SEGMENTS_FETCHING, KINDS, AHEAD = 12, LONG = 100, CACHE_LINE = 16 };
 
 /* C (rows, nv vectors) = [C +] A (rows, k) B (k, nv vectors), then bias, relu, gate; kind, rows and nv are constants.
  * Rows of A that are apart are addressed three to a pointer. */
@@ -90,9 +91,11 @@ INLINE void tile(const int kind, const int rows, const int nv, const struct tile
     const int64_t stride = t->stride, ldb = t->ldb;
     const float *a = t->a, *b = t->b, *row[(MR + 2) / 3];
     float *panel = t->panel;
-    const int along_k = kind == ALONG_K || kind == SEGMENTS_ALONG_K || kind == FETCHING;
-    const float *fetch = t->fetch;
-    const int segmented = kind == SEGMENTS_ALONG_K || kind == SEGMENTS_ALONG_ROWS;
+    const int along_k = kind == ALONG_K || kind == SEGMENTS_ALONG_K || kind == SEGMENTS_FETCHING;
+    const int fetching = kind == ALONG_K || kind == ALONG_ROWS || kind == SEGMENTS_FETCHING;
+    const float *fetch = t->fetch ? t->fetch : t->b;
+    const int64_t line = t->fetch ? CACHE_LINE : 0;
+    const int segmented = kind == SEGMENTS_ALONG_K || kind == SEGMENTS_ALONG_ROWS || kind == SEGMENTS_FETCHING;
     int64_t segment = 0, turn = 0, bend = 0;
     do {
         if (segmented && segment == t->segments) break;
@@ -107,9 +110,9 @@ INLINE void tile(const int kind, const int rows, const int nv, const struct tile
                 }
                 panel += NR;
             }
-            if (kind == FETCHING) {
+            if (fetching) {
                 prefetch_far(fetch);
-                fetch += 16;
+                fetch += line;
             }
             UNROLL for (int i = 0; i < rows; i++) {
                 const vf left = v_set(along_k ? row[i / 3][i % 3 * stride] : a[i]);
@@ -194,12 +197,12 @@ typedef void tile_kernel(const struct tile *t);
 #endif
 
 TILES(ALONG_K) TILES(ALONG_ROWS) TILES(COPYING) TILES(SEGMENTS_ALONG_K) TILES(SEGMENTS_ALONG_ROWS)
-TILES(FETCHING)
+TILES(SEGMENTS_FETCHING)
 
 /* tiles[kind][vectors - 1][rows - 1] */
 static tile_kernel *const tiles[KINDS][NV][MR] = {
     NAMES(ALONG_K), NAMES(ALONG_ROWS), NAMES(COPYING), NAMES(SEGMENTS_ALONG_K), NAMES(SEGMENTS_ALONG_ROWS),
-    NAMES(FETCHING)};
+    NAMES(SEGMENTS_FETCHING)};
 
 #undef TILE
 #undef NAME
@@ -258,67 +261,97 @@ static void pack_rows(float *to, int64_t rows, const float *from, int64_t ld, in
 
 /* ---- the product ---- */
 
+/* What the next tiles are going to read, brought closer meanwhile: so many cache lines from some places on, in turn. */
+struct ahead {
+    struct { const float *from; int64_t lines; } part[2];
+    int next;
+};
+
+/* The first of so many lines for a tile to ask for; NULL if there are none left. */
+static const float *take_lines(struct ahead *ahead, int64_t lines)
+{
+    while (ahead->next < 2 && ahead->part[ahead->next].lines <= 0) ahead->next++;
+    if (ahead->next == 2) return NULL;
+    const float *from = ahead->part[ahead->next].from;
+    ahead->part[ahead->next].from += lines * CACHE_LINE;
+    ahead->part[ahead->next].lines -= lines;
+    return from;
+}
+
 /* Rows m0 .. m1 and columns n0 .. n1 (n0 a multiple of NR), with `scratch` for packed panels.
  *
  * For each KC of the summed axis: the panels of B are packed side by side (they stay in the second-level cache), and
  * tile row after tile row of A is packed (it stays in the first-level cache) and meets all of them. If B lies as it is
  * needed, the first tile row packs it while it works. Little work is done without packing, straight from where the
- * matrices lie. */
+ * matrices lie. If all panels of B are small, a tile row is summed up to its end before the next one. */
 static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *scratch)
 {
     const int64_t rows = m1 - m0, tall = (rows + MR - 1) / MR; /* as few tiles as possible, as even as possible */
     const int whole = (n1 - n0) % VL == 0;
     const int direct_b = !p->b_transposed && whole && rows < PACK_ROWS;
-    const int direct_a = n1 - n0 <= 4 * NR;
-    const int copying = !p->b_transposed && whole && !direct_b && !direct_a; /* B is packed by its first tiles */
     const int along_rows = p->a_row == 1 && p->a_k != 1;
+    const int direct_a = n1 - n0 <= NR || (n1 - n0 <= 4 * NR && (!along_rows || p->k <= KC));
+    const int copying = !p->b_transposed && whole && !direct_b && !direct_a; /* B is packed by its first tiles */
     const int relu = p->activation == ACT_relu;
     float *tile_a = scratch, *panels = scratch + MR * KC + VL;
 
-    const int64_t parts = p->k ? (p->k + KC - 1) / KC : 1;
-    for (int64_t part = 0; part < parts; part++) {
+    const int64_t parts = p->k ? (p->k + KC - 1) / KC : 1, wide = (n1 - n0 + NR - 1) / NR * NR;
+    const int by_rows = !along_rows && parts > 1 && wide * p->k <= B_SMALL; /* tile row by tile row, else part by part */
+    const int large = p->m * p->k >= FAR;
+    struct ahead ahead = {.next = 2};
+    for (int64_t step = 0; step < parts * tall; step++) {
+        const int64_t part = by_rows ? step % parts : step / tall, number = by_rows ? step / parts : step % tall;
         const int64_t k0 = part * p->k / parts, k = (part + 1) * p->k / parts - k0;
+        const int64_t high = rows / tall + (number < rows % tall);
+        const int64_t i = m0 + number * (rows / tall) + (number < rows % tall ? number : rows % tall);
         const int end = part + 1 == parts;
-        for (int64_t column = n0; column < n1 && !direct_b && !copying; column += NR) {
+        float *all = panels + (by_rows ? k0 * wide : 0);
+        for (int64_t column = n0; column < n1 && number == 0 && !direct_b && !copying; column += NR) {
             const int64_t columns = n1 - column < NR ? n1 - column : NR;
-            float *panel = panels + (column - n0) * KC;
+            float *panel = all + (column - n0) * k;
             if (p->b_transposed) pack_transposed(panel, NR, p->b + column * p->ldb + k0, p->ldb, k, columns);
             else pack(panel, p->b + k0 * p->ldb + column, p->ldb, k, columns);
         }
-        for (int64_t number = 0, i = m0, high; number < tall; number++, i += high) {
-            high = rows / tall + (number < rows % tall);
-            const float *a = p->a + i * p->a_row + k0 * p->a_k;
-            if (!direct_a && !along_rows) pack_transposed(tile_a, high, a, p->a_row, k, high);
-            else if (!direct_a) pack_rows(tile_a, high, a, p->a_k, k);
-            const int fresh = direct_b || (copying && number == 0); /* B is read where it lies */
-            const int kind = copying && number == 0 ? COPYING : !direct_a || along_rows ? ALONG_ROWS : ALONG_K;
-            for (int64_t column = n0; column < n1; column += NR) {
-                const int64_t columns = n1 - column < NR ? n1 - column : NR, vectors = (columns + VL - 1) / VL;
-                float *panel = panels + (column - n0) * KC;
-                const struct tile t = {
-                    .k = k,
-                    .a = direct_a ? a : tile_a,
-                    .stride = !direct_a ? high : along_rows ? p->a_k : p->a_row,
-                    .b = fresh ? p->b + k0 * p->ldb + column : panel,
-                    .ldb = fresh ? p->ldb : NR,
-                    .panel = panel,
-                    .c = p->c + i * p->n + column,
-                    .ldc = p->n,
-                    .last = columns - (vectors - 1) * VL,
-                    .first = k0 == 0,
-                    .far = p->m * p->n >= FAR,
-                    .relu = end && !p->dx_of && relu,
-                    .bias = end && p->bias ? p->bias + column : NULL,
-                    .gate = end && p->dx_of && relu ? p->dx_of + i * p->n + column : NULL,
-                };
-                tiles[kind][vectors - 1][high - 1](&t);
-                if (relu) continue;
-                if (end && p->dx_of) {
-                    for (int64_t r = 0; r < high; r++)
-                        activate_dx_rows(p->activation, t.c + r * p->n, p->dx_of + (i + r) * p->n + column, columns);
-                } else if (end && p->activation) {
-                    for (int64_t r = 0; r < high; r++) activate_rows(p->activation, t.c + r * p->n, columns);
-                }
+        const float *a = p->a + i * p->a_row + k0 * p->a_k;
+        if (!direct_a && !along_rows) pack_transposed(tile_a, high, a, p->a_row, k, high);
+        else if (!direct_a) pack_rows(tile_a, high, a, p->a_k, k);
+        if (large && !along_rows && part == 0 && (by_rows || parts == 1)) { /* the next tile row */
+            const int64_t next = m1 - i - high < MR ? m1 - i - high : MR;
+            ahead = (struct ahead){.part = {{a + high * p->a_row, next * p->k / CACHE_LINE}}};
+        } else if (large && along_rows && number == 0) { /* the next part */
+            const int64_t next = p->k - k0 - k < k ? p->k - k0 - k : k;
+            ahead = (struct ahead){.part = {{p->a + (k0 + k) * p->a_k, rows == p->m ? next * p->m / CACHE_LINE : 0},
+                                            {p->b + (k0 + k) * p->ldb, n1 - n0 == p->n ? next * p->n / CACHE_LINE : 0}}};
+        }
+        const int fresh = direct_b || (copying && number == 0); /* B is read where it lies */
+        const int kind = copying && number == 0 ? COPYING : !direct_a || along_rows ? ALONG_ROWS : ALONG_K;
+        for (int64_t column = n0; column < n1; column += NR) {
+            const int64_t columns = n1 - column < NR ? n1 - column : NR, vectors = (columns + VL - 1) / VL;
+            float *panel = all + (column - n0) * k;
+            const struct tile t = {
+                .k = k,
+                .a = direct_a ? a : tile_a,
+                .stride = !direct_a ? high : along_rows ? p->a_k : p->a_row,
+                .b = fresh ? p->b + k0 * p->ldb + column : panel,
+                .ldb = fresh ? p->ldb : NR,
+                .panel = panel,
+                .c = p->c + i * p->n + column,
+                .ldc = p->n,
+                .last = columns - (vectors - 1) * VL,
+                .first = k0 == 0,
+                .far = p->m * p->n >= FAR,
+                .relu = end && !p->dx_of && relu,
+                .bias = end && p->bias ? p->bias + column : NULL,
+                .gate = end && p->dx_of && relu ? p->dx_of + i * p->n + column : NULL,
+                .fetch = kind == COPYING ? NULL : take_lines(&ahead, k),
+            };
+            tiles[kind][vectors - 1][high - 1](&t);
+            if (relu) continue;
+            if (end && p->dx_of) {
+                for (int64_t r = 0; r < high; r++)
+                    activate_dx_rows(p->activation, t.c + r * p->n, p->dx_of + (i + r) * p->n + column, columns);
+            } else if (end && p->activation) {
+                for (int64_t r = 0; r < high; r++) activate_rows(p->activation, t.c + r * p->n, columns);
             }
         }
     }

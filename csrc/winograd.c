@@ -342,8 +342,8 @@ static void transform_outputs(const struct winograd *g, float *y, const struct f
 
 /* ---- the products ---- */
 
-/* c (rows, 32 or less of a panel) [+]= a (rows, k) b (k, 32): rows side by side along k (ALONG_K, FETCHING) or not
- * (ALONG_ROWS). FETCHING brings `lines` cache lines from `fetch` on closer, as far as there are steps to do it in. */
+/* c (rows, 32 or less of a panel) [+]= a (rows, k) b (k, 32): rows side by side along k (ALONG_K) or not (ALONG_ROWS).
+ * Brings `lines` cache lines from `fetch` on closer, as far as there are steps to do it in. */
 static void panel_product(int kind, float *c, int64_t ldc, const float *a, int64_t stride, const float *b, int64_t ldb,
                           int64_t rows, int64_t columns, int64_t k, int first, const float *fetch, int64_t lines)
 {
@@ -363,10 +363,10 @@ static void panel_product(int kind, float *c, int64_t ldc, const float *a, int64
                 .last = VL,
                 .first = first,
                 .far = kind == ALONG_ROWS,
-                .fetch = fetch,
+                .fetch = lines > 0 ? fetch : NULL,
             };
-            tiles[kind == FETCHING && lines <= 0 ? ALONG_K : kind][(left + VL - 1) / VL - 1][high - 1](&t);
-            fetch += k * 16;
+            tiles[kind][(left + VL - 1) / VL - 1][high - 1](&t);
+            fetch += k * CACHE_LINE;
             lines -= k;
         }
     }
@@ -415,10 +415,10 @@ static void winograd_convolve(const struct winograd *g, float *y, const struct f
                     const int64_t parts = (g->k + K_PART - 1) / K_PART;
                     for (int64_t part = 0; part < parts; part++) {
                         const int64_t k0 = part * g->k / parts, k = (part + 1) * g->k / parts - k0;
-                        panel_product(parts == 1 && far ? FETCHING : ALONG_K, m + point * apart_m + panel * PANEL, ld_m,
+                        panel_product(ALONG_K, m + point * apart_m + panel * PANEL, ld_m,
                                       v + point * apart_v + k0, ld_v,
                                       b + k0 * PANEL, PANEL, t, columns, k, part == 0,
-                                      panel + 1 < panels_here ? b + g->k * PANEL : next, g->k * PANEL / 16);
+                                      panel + 1 < panels_here ? b + g->k * PANEL : next, parts == 1 && far ? g->k * PANEL / CACHE_LINE : 0);
                     }
                 }
             }

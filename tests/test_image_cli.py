@@ -475,7 +475,7 @@ def test_ctrl_c_ends_a_running_training_without_files(scans):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
         assert any("Epoch" in line for line in training.stdout)
         training.send_signal(signal.SIGINT)
-        _, err = training.communicate()
+        _, err = training.communicate(timeout=60)
     assert training.returncode == 130
     assert err.splitlines()[-1] == "fastnn train: interrupted, nothing written"
     assert "Traceback" not in err

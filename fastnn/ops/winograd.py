@@ -292,7 +292,8 @@ def _shape_winograd_pool(x: Shape, u: Shape, b: Shape | None = None, **attrs: An
     y = _shape_winograd(x, u, b, **attrs)
     if attrs["activation"] not in BEFORE_POOL:
         raise ValueError(f"activation must be one of {', '.join(BEFORE_POOL)}. Received: {attrs['activation']!r}")
-    return max_pool.shape(y, **pool_attrs(attrs["kernel"]))
+    pool = pool_attrs(attrs["kernel"])
+    return (x[0], *output_sizes(y[1:-1], pool["kernel"], pool["strides"], (1,) * (len(y) - 2), pool["pads"]), y[-1])
 
 
 def _pool_cases(rng: np.random.Generator) -> Iterator[Case]:
