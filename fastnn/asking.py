@@ -66,7 +66,7 @@ class TestStep(Question):
         self.totals = Totals(model.metric_objects)
         x = leaf((None, *model.input_shape[1:]), "x", stream=True)
         y = leaf((None, *model.loss.target_shape(model.output_shape)[1:]), "y", stream=True)
-        p = model.trace(x, None)
+        (p,) = model.trace([x], None)
         target = leaf(y.shape, "target", stream=True) if model.loss.label_smoothing else y
         rows = row_loss(model, target, p, leaf((None,), "weight", stream=True) if weighted else None)
         fused = losses_on_logits([rows, p])
@@ -145,7 +145,7 @@ class Predictor(Question):
 
 def prediction(model: Trainable) -> list[Tensor | Node]:
     """The output of the model as a stream, from the stream of its input."""
-    p = model.trace(leaf((None, *model.input_shape[1:]), "x", stream=True), None)
+    (p,) = model.trace([leaf((None, *model.input_shape[1:]), "x", stream=True)], None)
     if p.place is not None:  # a model without an op: its output is its input
         p = pointwise.clip(p, limit=float("inf"))
     p.place = Place("out", 0, stream=True)

@@ -17,31 +17,40 @@ import numpy as np
 from fastnn import config, losses, metrics, optimizers
 from fastnn.asking import asking_plan, prediction, within_memory
 from fastnn.configurable import describe, restore, whole
-from fastnn.graph import Shape, Tensor
+from fastnn.graph import Tensor
 from fastnn.layers import LAYERS, Layer
 from fastnn.layers.base import Training, Version, Weight, assign_all, check_name, unique_name
 from fastnn.layers.core import InputLayer
+from fastnn.network import Network, described, flatten, in_form
 from fastnn.plan import Plan, aligned, zeros
 from fastnn.steps import Layout, TrainStep
+from fastnn.summary import summary
 from fastnn.training import Trainable
 
 logger = logging.getLogger(__name__)
 
 
 class Model(Trainable):
-    """A network from an input Tensor to an output Tensor.
+    """A network from input Tensors to output Tensors.
+
+    Called on a Tensor (or a list or dict of them), a model repeats its layers there: so models are parts of models, and
+    share their weights.
 
     Args:
-        inputs: Tensor from ``Input``
-        outputs: Tensor made from it by layers
+        inputs: Tensor from ``Input``, or a list or dict of such; any Tensor made by layers will do, too
+        outputs: Tensor made from them by layers, or a list or dict of such
         name: made up if None
 
     Attributes:
         layers: the layers in the order of the data
-        input_shape, output_shape: shapes with None for the batch
+        inputs, outputs: the Tensors, as they were given
+        input_shape, output_shape: shapes with None for the batch, in the same form
         optimizer, loss, metric_objects: what ``compile`` was given, as objects
         stop_training: set to True, training ends after the current epoch
         preprocessing: what turns raw rows into inputs; saved with the model
+
+    Raises:
+        ValueError: outputs need an input that is not given, an input leads to no output, two layers have one name
 
     Example:
         >>> from fastnn.layers import Dense, Input
@@ -51,7 +60,7 @@ class Model(Trainable):
         (None, 1)
     """
 
-    def __init__(self, inputs: Tensor, outputs: Tensor, name: str | None = None) -> None:
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None) -> None:
         self._start(name)
         self._link(inputs, outputs)
 
@@ -61,32 +70,28 @@ class Model(Trainable):
         self.seed = config.next_seed()
         self.preprocessing: Any = None
         self._layers: list[Layer] = []
-        self._calls: list[Layer] = []
         self._start_training()
 
     def _link(self, inputs: Any, outputs: Any) -> None:
-        """Find the layers between two Tensors and give their weights a place."""
-        what = type(self).__name__
-        for name, tensor in (("inputs", inputs), ("outputs", outputs)):
-            if not isinstance(tensor, Tensor) or tensor.source is None:
-                raise ValueError(f"{what}: {name} must be a Tensor made by Input and layers. Received: {tensor!r}")
-        chain: list[Layer] = []
-        tensor = outputs
-        while tensor is not inputs:
-            layer, before = tensor.source
-            chain.append(layer)
-            if before is None:
-                raise ValueError(f"{what}: outputs must be made from inputs by layers. Received: {outputs!r}")
-            tensor = before
-        chain.append(inputs.source[0])
-        self._calls = chain[::-1]
-        self._layers = list(dict.fromkeys(self._calls))
-        names = [layer.name for layer in self._layers]
-        if len(set(names)) < len(names):
-            raise ValueError(f"{what}: layers must have different names. Received: {', '.join(names)}")
-        self.input_shape: Shape = inputs.shape
-        self.output_shape: Shape = outputs.shape
+        """Find the layers between Tensors and give their weights a place."""
+        self.network = Network(type(self).__name__, inputs, outputs)
+        self._layers = self.network.layers
+        shapes = [[tensor.shape for tensor in tensors] for tensors in (self.network.inputs, self.network.outputs)]
+        self.input_shape = in_form(self.network.input_form, shapes[0])
+        self.output_shape = in_form(self.network.output_form, shapes[1])
         self._place_weights()
+
+    @property
+    def inputs(self) -> Any:
+        """The input Tensors, in the form in which they were given."""
+        self._built()
+        return in_form(self.network.input_form, self.network.inputs)
+
+    @property
+    def outputs(self) -> Any:
+        """The output Tensors, in the form in which they were given."""
+        self._built()
+        return in_form(self.network.output_form, self.network.outputs)
 
     def _place_weights(self) -> None:
         """One flat vector for the weights that have no place yet, drawn from this model's seed."""
@@ -133,6 +138,16 @@ class Model(Trainable):
         raise ValueError(f"get_layer: name must be one of {known}. Received: name={name!r}")
 
     @property
+    def trainable(self) -> bool:
+        """Whether any layer is trained. Set, it sets that of all layers."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = bool(value)
+
+    @property
     def weights(self) -> list[Weight]:
         """All weights, layer after layer."""
         self._built()
@@ -160,11 +175,24 @@ class Model(Trainable):
         """Overwrite all weights; shapes are checked before anything is changed."""
         assign_all(self.weights, weights, self.name)
 
-    def trace(self, x: Tensor, training: Training | None) -> Tensor:
-        """Record the layers' ops from input ``x`` on; returns the output."""
-        for layer in self._calls:
-            x = layer.call(x, training)
-        return x
+    def trace(self, inputs: Sequence[Tensor], training: Training | None) -> list[Tensor]:
+        """Record the layers' ops from these inputs on; returns the outputs."""
+        self._built()
+        return self.network.trace(inputs, training)
+
+    def _repeat(self, x: Any) -> Any:
+        """The outputs of the layers called again on other Tensors."""
+        self._built()
+        network, (given, form) = self.network, flatten(x)
+        names = network.input_form
+        if isinstance(names, tuple) and isinstance(form, tuple) and set(form) == set(names):
+            given = [x[name] for name in names]
+        elif len(given) != len(network.inputs) or isinstance(form, tuple):
+            raise ValueError(f"{self.name}: takes {len(network.inputs)} Tensors, as {self.input_shape}. Received: {x!r}")
+        for tensor, own in zip(given, network.inputs, strict=True):
+            if not isinstance(tensor, Tensor) or tensor.shape[1:] != own.shape[1:]:
+                raise ValueError(f"{self.name}: takes Tensors of shape {self.input_shape}. Received: {x!r}")
+        return in_form(network.output_form, network.repeat(given))
 
     # ------------------------------------------------------------------ describing
 
@@ -183,22 +211,11 @@ class Model(Trainable):
         return TrainStep(self, batch or 32, weighted=False).plan
 
     def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
-        """Print a table of the layers: name, output shape, number of weights."""
+        """Print a table of the layers: name, output shape, number of weights, bytes of the output for one row; and, unless
+        each layer takes the output of the one before, what it takes.
+        """
         self._built()
-        rows = [("Layer", "Output shape", "Weights")]
-        x = Tensor(self.input_shape, name="x")
-        for layer in self._calls:
-            x = layer.call(x)
-            rows.append((f"{layer.name} ({type(layer).__name__})", str(tuple(x.shape)), f"{layer.count_params():,}"))
-        widths = [max(len(row[c]) for row in rows) for c in range(3)]
-        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
-        lines.insert(1, "-" * len(lines[0]))
-        total = self.count_params()
-        trained = sum(w.size for w in self.trainable_weights)
-        size = total * np.dtype(self.dtype).itemsize
-        summary = f"{self.name}: {total:,} weights ({size / 1e3:,.1f} kB), {trained:,} of them trained"
-        lines += ["-" * len(lines[0]), summary]
-        text = "\n".join(lines)
+        text = summary(self)
         if print_fn is None:
             sys.stdout.write(text + "\n")
         else:
@@ -213,7 +230,7 @@ class Model(Trainable):
                 "name": self.name,
                 "dtype": self.dtype,
                 "layers": [describe(layer) for layer in self._layers],
-                "calls": [layer.name for layer in self._calls],
+                **self.network.describe(),
             },
         }
 
@@ -315,17 +332,24 @@ class Sequential(Model):
 
     def __init__(self, layers: Sequence[Any] | None = None, name: str | None = None) -> None:
         self._start(name)
-        self._stack: list[Layer] = []
+        self._stack: list[Layer | Model] = []
         self._linked = False
         for layer in layers or []:
             self.add(layer)
 
     def add(self, layer: Any) -> None:
         """Put a layer on top."""
-        if isinstance(layer, Tensor) and layer.source is not None and layer.source[1] is None:
-            layer = layer.source[0]
-        if not isinstance(layer, Layer):
+        if isinstance(layer, Tensor) and layer.source is not None and not layer.source.inputs:
+            layer = layer.source.layer
+        if not isinstance(layer, Layer | Model):
             raise ValueError(f"Sequential: takes layers. Received: {layer!r}")
+        if getattr(layer, "several", False):
+            raise ValueError(f"Sequential: takes layers of one input. Received: {layer!r}, which takes several")
+        if isinstance(layer, Model):
+            layer._built()
+            network = layer.network
+            if network.input_form is not None or network.output_form is not None:
+                raise ValueError(f"Sequential: takes models of one input and one output. Received: {layer!r}")
         if isinstance(layer, InputLayer) and self._stack:
             raise ValueError("Sequential: Input must come first. Received: Input after other layers")
         if layer in self._stack:
@@ -333,7 +357,7 @@ class Sequential(Model):
         self._stack.append(layer)
         self._unlink()
 
-    def pop(self) -> Layer:
+    def pop(self) -> Layer | Model:
         """Take the last layer off."""
         if not self._stack:
             raise ValueError("Sequential: has no layer to pop. Received: an empty model")
@@ -353,7 +377,7 @@ class Sequential(Model):
         if not self._stack:
             raise ValueError("Sequential: needs at least one layer. Received: an empty model")
         first = self._stack[0]
-        shape = first.input_shape
+        shape = first.input_shape[1:] if isinstance(first, Model) else first.input_shape
         if shape is None and input_shape is not None:
             shape = tuple(int(s) for s in input_shape[1:] if s is not None)
         if shape is None:
@@ -362,8 +386,7 @@ class Sequential(Model):
                 "with Input(shape), or call the model on data"
             )
         entry = first if isinstance(first, InputLayer) else InputLayer(shape, name=f"{self.name}_input")
-        x = Tensor((None, *shape), name=entry.name)
-        x.source = (entry, None)
+        x = entry.tensor()
         y = x
         for layer in self._stack[1:] if isinstance(first, InputLayer) else self._stack:
             y = layer(y)
@@ -383,8 +406,8 @@ class Sequential(Model):
         self.build((None, *rows.shape[1:]))
 
     @property
-    def layers(self) -> list[Layer]:
-        """The layers, without the input; with their weights, if the shape of the input is known."""
+    def layers(self) -> list[Any]:
+        """The layers and models, without the input; with their weights, if the shape of the input is known."""
         found = [layer for layer in self._stack if not isinstance(layer, InputLayer)]
         if found and self._stack[0].input_shape is not None:
             self.build()
@@ -393,6 +416,8 @@ class Sequential(Model):
     def get_config(self) -> dict[str, Any]:
         """The architecture as JSON-able data; ``model_from_config`` reads it."""
         self._built()
+        if any(isinstance(layer, Model) for layer in self._stack):
+            return super().get_config()
         return {
             "class": "Sequential",
             "config": {
@@ -439,7 +464,7 @@ def model_from_config(description: Mapping[str, Any], most_weights: int | None =
     kind, settings = description["class"], description["config"]
     keys = {
         "Sequential": {"name", "dtype", "input_shape", "layers"},
-        "Model": {"name", "dtype", "layers", "calls"},
+        "Model": {"name", "dtype", "layers", "calls", "inputs", "outputs"},
     }
     if kind not in keys or not isinstance(settings, Mapping) or set(settings) != keys[kind]:
         raise ValueError(f"{what}: must be that of a Sequential or a Model with all its parts. Received: {kind!r}")
@@ -452,22 +477,16 @@ def model_from_config(description: Mapping[str, Any], most_weights: int | None =
         name = check_name(what, settings["name"])
         if kind == "Sequential":
             layers.insert(0, InputLayer(settings["input_shape"], name=f"{name}_input"))
-            calls = layers
+            tensor = layers[0].tensor()
+            for layer in layers[1:]:
+                tensor = layer(tensor)  # declares the weights
         else:
-            calls = _called(settings["calls"], {layer.name: layer for layer in layers})
-        first = calls[0]
-        if not isinstance(first, InputLayer):
-            raise ValueError(f"{what}: the first layer called must be an InputLayer. Received: {first.name!r}")
-        x = Tensor((None, *first.shape), name=first.name)  # type: ignore[misc]
-        x.source = (first, None)
-        y = x
-        for layer in calls[1:]:
-            y = layer(y)  # declares the weights
+            inputs, outputs = described(what, settings, {layer.name: layer for layer in layers})
         size = sum(layer.count_params() for layer in layers)
         if most_weights is not None and size > most_weights:
             raise ValueError(f"{what}: must have at most {most_weights} weights. Received: {size}")
         if kind == "Model":
-            return Model(x, y, name=name)
+            return Model(inputs, outputs, name=name)
         model = Sequential(layers, name=name)
         model.build()
         return model
@@ -500,14 +519,6 @@ def _revived(architecture: Mapping[str, Any], state: Any, asked: list[Any], prep
     model.restore(*state)
     model._asked_metrics, model.preprocessing = list(asked), preprocessing
     return model
-
-
-def _called(names: Any, layers: Mapping[str, Layer]) -> list[Layer]:
-    """The layers by name, in the order in which they are called."""
-    known = isinstance(names, list) and all(isinstance(name, str) and name in layers for name in names)
-    if not known or not names or len(names) > 10_000:
-        raise ValueError(f"architecture: calls must be names of its layers. Received: {names!r}"[:300])
-    return [layers[name] for name in names]
 
 
 def load_model(path: Any, *, allow_nonfinite: bool = False) -> Model:

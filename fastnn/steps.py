@@ -153,7 +153,7 @@ class TrainStep:
         x = data.gather(leaf((ALL, *model.input_shape[1:]), "x"), index)
         y = data.gather(leaf((ALL, *model.loss.target_shape(model.output_shape)[1:]), "y"), index)
         training = Training(model.seed, step)
-        p = model.trace(x, training)
+        (p,) = model.trace([x], training)
         unit = data.gather(leaf((ALL,), "weight"), index) if weighted else None
         target = data.gather(leaf((ALL, *y.shape[1:]), "target"), index) if model.loss.label_smoothing else y
         rows = row_loss(model, target, p, unit)

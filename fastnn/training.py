@@ -19,9 +19,10 @@ from fastnn import config, losses, metrics, optimizers
 from fastnn.asking import Predictor, TestStep
 from fastnn.configurable import number, whole
 from fastnn.data import as_rows, check_rows, row_weights
-from fastnn.graph import Shape, Tensor
+from fastnn.graph import Tensor
 from fastnn.layers import Layer
 from fastnn.layers.base import Training, Weight
+from fastnn.network import flatten
 from fastnn.plan import zeros
 from fastnn.profiling import Profile, profile
 from fastnn.progress import ProgressBar
@@ -43,10 +44,9 @@ class Trainable:
     dtype: str
     seed: int
     preprocessing: Any
-    input_shape: Shape
-    output_shape: Shape
+    input_shape: Any
+    output_shape: Any
     _layers: list[Layer]
-    _calls: list[Layer]
 
     def _start_training(self) -> None:
         self.history: callbacks_.History | None = None
@@ -81,8 +81,12 @@ class Trainable:
         """The weights that training changes."""
         raise NotImplementedError
 
-    def trace(self, x: Tensor, training: Training | None) -> Tensor:
-        """Record the layers' ops from input ``x`` on; returns the output."""
+    def trace(self, inputs: Sequence[Tensor], training: Training | None) -> list[Tensor]:
+        """Record the layers' ops from these inputs on; returns the outputs."""
+        raise NotImplementedError
+
+    def _repeat(self, x: Any) -> Any:
+        """The outputs of the layers called again on other Tensors."""
         raise NotImplementedError
 
     def vectors(self) -> dict[str, np.ndarray]:
@@ -452,11 +456,8 @@ class Trainable:
                 output = answer(x)
                 if output is not None:
                     return output
-        if isinstance(x, Tensor):
-            self._built()
-            for layer in self._calls[1:]:
-                x = layer(x)
-            return x
+        if any(isinstance(each, Tensor) for each in flatten(x)[0]):
+            return self._repeat(x)
         rows = as_rows(self.name, "x", x, self.dtype, finite=False)
         self._build_for(rows)
         return self._run(check_rows(self.name, rows, self.input_shape))

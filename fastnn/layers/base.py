@@ -17,6 +17,7 @@ from fastnn.graph import Node, Place, Shape, Tensor
 
 _names: Counter[str] = Counter()
 _versions = itertools.count()
+_calls = itertools.count()
 
 
 class Version:
@@ -105,12 +106,35 @@ class Training:
         self.updates: list[Node] = []
 
 
+class Call:
+    """A layer applied to Tensors, by which a Model finds its way back.
+
+    Attributes:
+        layer: the layer
+        inputs: tuple of Tensors; none where data enters
+        several: whether they were passed as a list
+        outputs: tuple of Tensors
+        order: calls made later have larger numbers
+    """
+
+    __slots__ = ("layer", "inputs", "several", "outputs", "order")
+
+    def __init__(self, layer: Layer, inputs: Sequence[Tensor], several: bool, outputs: Sequence[Tensor]) -> None:
+        self.layer, self.inputs, self.several, self.outputs = layer, tuple(inputs), several, tuple(outputs)
+        self.order = next(_calls)
+        for tensor in outputs:
+            tensor.source = self
+
+
 class Layer(Configurable):
     """Base class of layers.
 
     A layer's constructor stores its arguments; ``build(shape)`` declares weights with ``add_weight``; ``call(x)``
     computes with ops. On a Tensor the call records a graph, on an array it computes at once, so that a layer can be
     stepped through in a debugger.
+
+    A layer of which ``several`` is True is called on a list of Tensors or arrays, and so are its ``build`` (on a list
+    of shapes) and ``call``. ``call`` may return a list of outputs.
 
     Args:
         input_shape: sizes of one row without the batch axis, for the first layer of a Sequential
@@ -124,6 +148,7 @@ class Layer(Configurable):
         "kernel_regularizer": lambda: regularizers.REGULARIZERS,
         "bias_regularizer": lambda: regularizers.REGULARIZERS,
     }
+    several: ClassVar[bool] = False
     weights: list[Weight]
 
     def __init__(
@@ -133,13 +158,13 @@ class Layer(Configurable):
         self.name = unique_name(self._class) if name is None else check_name(self._class, name)
         self.trainable = bool(trainable)
         self.weights = []
-        self.built_for: Shape | None = None
+        self.built_for: Any = None
 
     @property
     def _class(self) -> str:
         return type(self).__name__
 
-    def build(self, shape: Shape) -> None:
+    def build(self, shape: Any) -> None:
         """Declare the weights for inputs of this shape (the batch axis None). Raises ValueError if it cannot be."""
 
     def call(self, x: Any, training: Training | None = None) -> Any:
@@ -147,28 +172,49 @@ class Layer(Configurable):
         raise NotImplementedError
 
     def __call__(self, x: Any, training: Any = None) -> Any:
-        """Apply the layer to a Tensor (from ``Input``) or to an array of rows."""
-        symbolic = isinstance(x, Tensor)
+        """Apply the layer to a Tensor (from ``Input``) or to an array of rows; to a list of them if it takes several."""
+        given = self._given(x)
+        symbolic = isinstance(given[0], Tensor)
         if not symbolic:
-            x = np.asarray(x, config.floatx())
-        shape = x.shape if symbolic else (None, *x.shape[1:])
-        self.prepare(shape)
+            given = [np.asarray(array, config.floatx()) for array in given]
+        shapes = [tensor.shape if symbolic else (None, *tensor.shape[1:]) for tensor in given]
+        try:
+            self.prepare(shapes if self.several else shapes[0])
+        except ValueError as error:
+            if not (symbolic and self.several and all(tensor.source for tensor in given)):
+                raise
+            names = " and ".join(repr(tensor.source.layer.name) for tensor in given)
+            raise ValueError(f"{error}, from {names}") from None
+        arguments = given if self.several else given[0]
         if symbolic:
-            output = self.call(x)
-            if output is x:
-                output = Tensor(x.shape, node=x.node, place=x.place)
-            output.source = (self, x)
-            return output
+            result = self.call(arguments)
+            outputs = list(result) if isinstance(result, list | tuple) else [result]
+            outputs = [Tensor(t.shape, node=t.node, place=t.place) if any(t is i for i in given) else t for t in outputs]
+            Call(self, given, self.several, outputs)
+            return outputs if isinstance(result, list | tuple) else outputs[0]
         for weight in self.weights:
             if weight.vector is None:
                 vector = weight.initializer(weight.shape, np.random.default_rng(config.next_seed()))
                 weight.put(vector.astype(config.floatx()).reshape(-1), "", 0, Version())
         if training is True:
             training = Training(config.next_seed(), np.zeros(1, np.int64))
-        return self.call(x, training or None)
+        return self.call(arguments, training or None)
 
-    def prepare(self, shape: Shape) -> None:
-        """Build once; afterwards check that the rows still have the shape."""
+    def _given(self, x: Any) -> list[Any]:
+        """The inputs as a list, all Tensors or all something else."""
+        listed = isinstance(x, list | tuple) and any(isinstance(each, Tensor) for each in x)
+        if not self.several:
+            if listed:
+                raise ValueError(f"{self.name}: {self._class} takes one Tensor or array. Received: {len(x)} in a list")
+            return [x]
+        if not isinstance(x, list | tuple) or not x:
+            raise ValueError(f"{self.name}: {self._class} takes a list of Tensors or arrays. Received: {x!r}"[:300])
+        if listed and not all(isinstance(each, Tensor) for each in x):
+            raise ValueError(f"{self.name}: takes Tensors or arrays, not both. Received: {x!r}"[:300])
+        return list(x)
+
+    def prepare(self, shape: Any) -> None:
+        """Build once; afterwards check that the rows still have the shape (the shapes, if there are several)."""
         if self.built_for is None:
             self.build(shape)
             self.built_for = shape

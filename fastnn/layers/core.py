@@ -11,7 +11,7 @@ import numpy as np
 from fastnn import initializers, regularizers
 from fastnn.configurable import whole
 from fastnn.graph import Shape, Tensor
-from fastnn.layers.base import Layer, Training, check_shape
+from fastnn.layers.base import Call, Layer, Training, check_shape
 from fastnn.ops import matrix, pointwise, shape, softmax
 
 #: Activations by name.
@@ -63,6 +63,12 @@ class InputLayer(Layer):
     def call(self, x: Any, training: Training | None = None) -> Any:
         return x
 
+    def tensor(self) -> Tensor:
+        """A Tensor to call layers on."""
+        tensor = Tensor((None, *self.shape), name=self.name)  # type: ignore[misc]
+        Call(self, (), False, (tensor,))
+        return tensor
+
 
 def Input(shape: Sequence[int], name: str | None = None) -> Tensor:  # Keras's name
     """A Tensor to call layers on, or the first entry of a Sequential.
@@ -81,10 +87,7 @@ def Input(shape: Sequence[int], name: str | None = None) -> Tensor:  # Keras's n
         >>> Model(x, Dense(1, activation="sigmoid")(x)).count_params()
         31
     """
-    layer = InputLayer(shape, name)
-    tensor = Tensor((None, *layer.shape), name=layer.name)  # type: ignore[misc]
-    tensor.source = (layer, None)
-    return tensor
+    return InputLayer(shape, name).tensor()
 
 
 class Dense(Layer):

@@ -1,0 +1,265 @@
+"""Layers that make one Tensor of several: the branches of a network come together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any, ClassVar
+
+from fastnn.configurable import whole
+from fastnn.graph import Shape
+from fastnn.layers.base import Layer, Training
+from fastnn.ops import join, pointwise, shape
+
+#: Arrays that the op `concatenate` takes at a time.
+AT_ONCE = 6
+
+
+class Merge(Layer):
+    """Base class of layers that combine Tensors element by element. An axis of size 1 is repeated as often as needed.
+
+    Called on a list of two or more Tensors (N, ...) of the same number of axes.
+
+    Raises:
+        ValueError: shapes do not fit
+    """
+
+    several: ClassVar[bool] = True
+    most: ClassVar[int | None] = None
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name=name)
+
+    def build(self, shapes: Sequence[Shape]) -> None:
+        if len(shapes) < 2 or len(shapes) > (self.most or len(shapes)):
+            wanted = "two" if self.most == 2 else "two or more"
+            raise ValueError(f"{self.name}: {self._class} takes {wanted} inputs. Received: {len(shapes)}")
+        self.sizes = tuple(self._common(sizes, shapes) for sizes in zip(*self._same_rank(shapes), strict=True))
+
+    def _same_rank(self, shapes: Sequence[Shape]) -> list[Shape]:
+        if len({len(each) for each in shapes}) > 1:
+            raise ValueError(f"{self.name}: inputs must have the same number of axes. Received: {listed(shapes)}")
+        return [each[1:] for each in shapes]
+
+    def _common(self, sizes: Sequence[int | None], shapes: Sequence[Shape]) -> int:
+        largest = max(size or 0 for size in sizes)
+        if any(size not in (1, largest) for size in sizes):
+            raise ValueError(f"{self.name}: sizes must be equal, or 1 to be repeated. Received: {listed(shapes)}")
+        return largest
+
+    def call(self, x: Sequence[Any], training: Training | None = None) -> Any:
+        given = [each if each.shape[1:] == self.sizes else join.broadcast(each, shape=self.sizes) for each in x]
+        return self.combine(given)
+
+    def combine(self, x: list[Any]) -> Any:
+        """The result for arrays or Tensors of one shape."""
+        raise NotImplementedError
+
+
+class Add(Merge):
+    """The sum of the inputs, element by element.
+
+    Example:
+        >>> import numpy as np
+        >>> from fastnn.layers import Add
+        >>> Add()([np.array([[1.0, 2.0]]), np.array([[10.0, 20.0]])])
+        array([[11., 22.]], dtype=float32)
+    """
+
+    def combine(self, x: list[Any]) -> Any:
+        return reduce(pointwise.add, x)
+
+
+class Subtract(Merge):
+    """The first input minus the second.
+
+    Example:
+        >>> import numpy as np
+        >>> from fastnn.layers import Subtract
+        >>> Subtract()([np.array([[1.0, 2.0]]), np.array([[10.0, 20.0]])])
+        array([[ -9., -18.]], dtype=float32)
+    """
+
+    most = 2
+
+    def combine(self, x: list[Any]) -> Any:
+        return pointwise.subtract(*x)
+
+
+class Multiply(Merge):
+    """The product of the inputs, element by element.
+
+    Example:
+        >>> import numpy as np
+        >>> from fastnn.layers import Multiply
+        >>> features, gate = np.ones((1, 2, 2, 3)), np.array([0.0, 0.5, 1.0]).reshape(1, 1, 1, 3)
+        >>> Multiply()([features, gate])[0, 1, 1]
+        array([0. , 0.5, 1. ], dtype=float32)
+    """
+
+    def combine(self, x: list[Any]) -> Any:
+        return reduce(pointwise.multiply, x)
+
+
+class Average(Merge):
+    """The mean of the inputs, element by element.
+
+    Example:
+        >>> import numpy as np
+        >>> from fastnn.layers import Average
+        >>> Average()([np.array([[1.0, 2.0]]), np.array([[3.0, 6.0]])])
+        array([[2., 4.]], dtype=float32)
+    """
+
+    def combine(self, x: list[Any]) -> Any:
+        return pointwise.scale(reduce(pointwise.add, x), factor=1.0 / len(x))
+
+
+class Maximum(Merge):
+    """The largest of the inputs, element by element; NaN where one of them is.
+
+    Example:
+        >>> import numpy as np
+        >>> from fastnn.layers import Maximum
+        >>> Maximum()([np.array([[1.0, 5.0]]), np.array([[3.0, 2.0]])])
+        array([[3., 5.]], dtype=float32)
+    """
+
+    def combine(self, x: list[Any]) -> Any:
+        return reduce(join.maximum, x)
+
+
+class Minimum(Merge):
+    """The smallest of the inputs, element by element; NaN where one of them is.
+
+    Example:
+        >>> import numpy as np
+        >>> from fastnn.layers import Minimum
+        >>> Minimum()([np.array([[1.0, 5.0]]), np.array([[3.0, 2.0]])])
+        array([[1., 2.]], dtype=float32)
+    """
+
+    def combine(self, x: list[Any]) -> Any:
+        return reduce(join.minimum, x)
+
+
+class Concatenate(Layer):
+    """The inputs one after the other along an axis.
+
+    Args:
+        axis: the axis, not the batch's; -1 is the last, that of the channels
+        name: made up if None
+
+    Called on a list of Tensors (N, ...) whose other sizes are equal.
+
+    Raises:
+        ValueError: shapes do not fit, or there is no such axis
+
+    Example:
+        >>> import numpy as np
+        >>> from fastnn.layers import Concatenate
+        >>> Concatenate()([np.ones((1, 4, 4, 3)), np.zeros((1, 4, 4, 2))]).shape
+        (1, 4, 4, 5)
+    """
+
+    several: ClassVar[bool] = True
+
+    def __init__(self, axis: int = -1, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.axis = whole("Concatenate", "axis", axis, low=-5)
+        if not self.axis:
+            raise ValueError("Concatenate: axis must not be the batch's. Received: axis=0")
+
+    def build(self, shapes: Sequence[Shape]) -> None:
+        rank = len(shapes[0])
+        self.along = self.axis + rank if self.axis < 0 else self.axis
+        if not 0 < self.along < rank:
+            raise ValueError(f"{self.name}: there must be an axis {self.axis}. Received: {listed(shapes)}")
+        rest = {(*each[: self.along], *each[self.along + 1 :]) for each in shapes}
+        if len({len(each) for each in shapes}) > 1 or len(rest) > 1:
+            raise ValueError(
+                f"{self.name}: inputs must have the same sizes but along axis {self.axis}. Received: {listed(shapes)}"
+            )
+
+    def call(self, x: Sequence[Any], training: Training | None = None) -> Any:
+        parts = list(x)
+        while len(parts) > 1:
+            parts = [
+                join.concatenate(*parts[i : i + AT_ONCE], axis=self.along) if parts[i + 1 : i + 2] else parts[i]
+                for i in range(0, len(parts), AT_ONCE)
+            ]
+        return parts[0]
+
+
+class Dot(Layer):
+    """The products of two inputs summed along one axis of each.
+
+    Args:
+        axes: int, or (axis of the first, axis of the second); not the batch's
+        normalize: whether both are first divided by their lengths along these axes: cosine similarity
+        name: made up if None
+
+    Inputs (N, K) and (N, K) give (N, 1); (N, I, K) and (N, J, K) with axes=2 give (N, I, J): what is left of the first,
+    then of the second.
+
+    Raises:
+        ValueError: shapes do not fit, or there is no such axis
+
+    Example:
+        >>> import numpy as np
+        >>> from fastnn.layers import Dot
+        >>> Dot(axes=1)([np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])])
+        array([[11.]], dtype=float32)
+    """
+
+    several: ClassVar[bool] = True
+
+    def __init__(self, axes: int | Sequence[int], normalize: bool = False, name: str | None = None) -> None:
+        super().__init__(name=name)
+        pair = (axes, axes) if isinstance(axes, int) else tuple(axes)
+        if len(pair) != 2 or not all(isinstance(axis, int) and axis for axis in pair):
+            raise ValueError(f"Dot: axes must be an axis, or two, not the batch's. Received: axes={axes!r}")
+        self.axes = axes if isinstance(axes, int) else list(pair)
+        self.normalize = bool(normalize)
+
+    def build(self, shapes: Sequence[Shape]) -> None:
+        if len(shapes) != 2 or any(len(each) not in (2, 3) for each in shapes):
+            raise ValueError(f"{self.name}: takes two inputs of two or three axes. Received: {listed(shapes)}")
+        pair = [self.axes] * 2 if isinstance(self.axes, int) else self.axes
+        self.along = [axis + len(each) if axis < 0 else axis for axis, each in zip(pair, shapes, strict=True)]
+        inside = all(0 < axis < len(each) for axis, each in zip(self.along, shapes, strict=True))
+        if not inside or shapes[0][self.along[0]] != shapes[1][self.along[1]]:
+            raise ValueError(
+                f"{self.name}: the sizes of axes {pair[0]} and {pair[1]} must be equal. Received: {listed(shapes)}"
+            )
+
+    def call(self, x: Sequence[Any], training: Training | None = None) -> Any:
+        rows = []
+        for each, axis in zip(x, self.along, strict=True):
+            if len(each.shape) == 2:
+                each = shape.reshape(each, shape=(1, each.shape[1]))
+            elif axis == 1:
+                each = shape.transpose(each, perm=(2, 1))
+            rows.append(join.unit_rows(each) if self.normalize else each)
+        y = join.batch_dot(*rows)
+        left = [size for each, axis in zip(x, self.along, strict=True) for i, size in enumerate(each.shape) if i not in (0, axis)]
+        return shape.reshape(y, shape=tuple(left) or (1,)) if tuple(left) != y.shape[1:] else y
+
+
+def listed(shapes: Sequence[Shape]) -> str:
+    """Shapes as text."""
+    return " and ".join(map(str, shapes))
+
+
+def _function(layer: Callable[..., Any]) -> Callable[..., Any]:
+    def merge(inputs: Sequence[Any], **arguments: Any) -> Any:
+        return layer(**arguments)(inputs)
+
+    name = layer.__name__.lower()
+    merge.__name__ = merge.__qualname__ = name
+    merge.__doc__ = f"``{layer.__name__}(...)(inputs)``."
+    return merge
+
+
+add, subtract, multiply, average = map(_function, (Add, Subtract, Multiply, Average))
+maximum, minimum, concatenate, dot = map(_function, (Maximum, Minimum, Concatenate, Dot))
