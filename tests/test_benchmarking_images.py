@@ -342,7 +342,7 @@ def test_worker_measures_an_operation_with_fastnn_alone() -> None:
     assert len(score.samples) == 2 and min(score.samples) > 0
 
 
-@pytest.mark.parametrize("spoil", ["a number", "NaN", "another order", "no gradient", "one too many"])
+@pytest.mark.parametrize("spoil", ["a number", "NaN", "another order", "an axis more", "one less", "one too many"])
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_setting_with_a_wrong_result_of_an_operation_is_refused(
     spoil: str, number: int, monkeypatch: pytest.MonkeyPatch
@@ -357,7 +357,9 @@ def test_setting_with_a_wrong_result_of_an_operation_is_refused(
         wrong[number].flat[7] = np.nan
     elif spoil == "another order":
         wrong[number] = np.moveaxis(wrong[number], -1, 1)
-    elif spoil == "no gradient":
+    elif spoil == "an axis more":
+        wrong[number] = wrong[number][None]
+    elif spoil == "one less":
         del wrong[number]
     else:
         wrong.insert(number, wrong[number])
