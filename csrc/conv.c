@@ -49,6 +49,7 @@ struct band {
     const float *base;
     int64_t pixel, row;
     int64_t k, segments, turn, bend, skip, turn_skip, bend_skip;
+    int lanes; /* each number is a vector, with one number for each filter of a panel of VL */
 };
 
 /* A block: outputs h0 .. h1, w0 .. w1 of plane d of image n. */
@@ -61,11 +62,18 @@ static int64_t reach(const struct axis *a, int64_t outputs) /* inputs from the f
     return outputs && a->taps ? (outputs - 1) * a->step + (a->taps - 1) * a->spacing + 1 : 0;
 }
 
+/* Of pixels first .. first + width - 1 of a row `from` (or NULL) those that are there: a .. b - 1, counted from the first. */
+static void pixels_there(const float *from, int64_t first, int64_t width, int64_t size, int64_t *a, int64_t *b)
+{
+    *a = first < 0 ? -first : 0, *b = size - first < width ? size - first : width;
+    if (!from || *b < *a) *a = *b = width;
+}
+
 /* to (width, c) = row `from` of pixels first .. first + width - 1, zeros outside of 0 .. size - 1; NULL: all zeros */
 static void copy_line(float *to, const float *from, int64_t first, int64_t width, int64_t size, int64_t c, int64_t ld)
 {
-    int64_t a = first < 0 ? -first : 0, b = size - first < width ? size - first : width;
-    if (!from || b < a) a = b = width;
+    int64_t a, b;
+    pixels_there(from, first, width, size, &a, &b);
     memset(to, 0, (size_t)(a * c) * sizeof *to);
     if (c == ld) {
         if (b > a) memcpy(to + a * c, from + (first + a) * c, (size_t)((b - a) * c) * sizeof *to);
@@ -90,6 +98,28 @@ static int inside(const struct axis *a, int64_t low, int64_t high)
     return low * a->step + a->first >= 0 && (high - 1) * a->step + a->first + (a->taps - 1) * a->spacing < a->size;
 }
 
+/* How the microkernel goes through a band whose pixels are `pixel` floats, its rows `line`, its planes `plane`. */
+static void lay_out(const struct correlation *p, struct band *band, int64_t pixel, int64_t line, int64_t plane)
+{
+    const struct axis *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
+    band->pixel = w->step * pixel;
+    band->row = h->step * line;
+    if (w->spacing == 1 || w->taps == 1) { /* a row of the window lies side by side */
+        band->k = w->taps * p->c;
+        band->skip = h->spacing * line;
+        band->turn = h->taps;
+        band->turn_skip = plane - h->taps * band->skip;
+    } else {
+        band->k = p->c;
+        band->segments *= w->taps;
+        band->skip = w->spacing * pixel;
+        band->turn = w->taps;
+        band->turn_skip = h->spacing * line - w->taps * band->skip;
+        band->bend = h->taps;
+        band->bend_skip = plane - h->taps * h->spacing * line;
+    }
+}
+
 /* Describes, and where zeros have to be around it copies to `memory`, the inputs of a block of several rows. */
 static struct band take_band(const struct correlation *p, const struct block *b, float *memory)
 {
@@ -109,22 +139,7 @@ static struct band take_band(const struct correlation *p, const struct block *b,
                 copy_line(memory + j * plane + i * line, input_row(p, b->n, d0 + j * d->spacing, h0 + i), w0, width, w->size,
                           p->c, p->ldx);
     }
-    band.pixel = w->step * p->c;
-    band.row = h->step * line;
-    if (w->spacing == 1 || w->taps == 1) { /* a row of the window lies side by side */
-        band.k = w->taps * p->c;
-        band.skip = h->spacing * line;
-        band.turn = h->taps;
-        band.turn_skip = plane - h->taps * band.skip;
-    } else {
-        band.k = p->c;
-        band.segments *= w->taps;
-        band.skip = w->spacing * p->c;
-        band.turn = w->taps;
-        band.turn_skip = h->spacing * line - w->taps * band.skip;
-        band.bend = h->taps;
-        band.bend_skip = plane - h->taps * h->spacing * line;
-    }
+    lay_out(p, &band, p->c, line, plane);
     return band;
 }
 
@@ -147,15 +162,21 @@ static struct band take_elements(const struct correlation *p, const struct block
     return (struct band){.base = memory, .pixel = c, .k = c, .segments = t1 - t0, .skip = width * c};
 }
 
+/* The weights of window element t of a correlation. */
+static const float *tap_weights(const struct correlation *p, int64_t t)
+{
+    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
+    const int64_t kd = d->tap + t / w->taps / h->taps * d->tap_step, kh = h->tap + t / w->taps % h->taps * h->tap_step;
+    const int64_t kw = w->tap + t % w->taps * w->tap_step;
+    return p->w + ((kd * p->kernel[AXIS_H] + kh) * p->kernel[AXIS_W] + kw) * p->tap_floats;
+}
+
 /* panel = the weights of window elements t0 .. t1 - 1 and channels c0 .. c0 + c - 1 for `columns` filters from f0 on. */
 static void pack_weights(const struct correlation *p, float *panel, int64_t t0, int64_t t1, int64_t c0, int64_t c,
                          int64_t f0, int64_t columns)
 {
-    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
     for (int64_t t = t0; t < t1; t++, panel += c * NR) {
-        const int64_t kd = d->tap + t / w->taps / h->taps * d->tap_step, kh = h->tap + t / w->taps % h->taps * h->tap_step;
-        const int64_t kw = w->tap + t % w->taps * w->tap_step;
-        const float *from = p->w + ((kd * p->kernel[AXIS_H] + kh) * p->kernel[AXIS_W] + kw) * p->tap_floats;
+        const float *from = tap_weights(p, t);
         if (p->turned) pack_transposed(panel, NR, from + f0 * p->ldw + c0, p->ldw, c, columns);
         else pack(panel, from + c0 * p->ldw + f0, p->ldw, c, columns);
     }
@@ -166,7 +187,8 @@ static void correlate_block(const struct correlation *p, const struct block *b, 
                             const float *panel, int64_t f0, int64_t columns, int first, int last)
 {
     const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
-    const int64_t width = b->w1 - b->w0, tall = (width + MR - 1) / MR, vectors = (columns + VL - 1) / VL;
+    const int64_t width = b->w1 - b->w0, most = band->lanes ? LANE_ROWS : MR, tall = (width + most - 1) / most;
+    const int64_t vectors = (columns + VL - 1) / VL;
     const int relu = p->end.activation == ACT_relu, activation = last ? p->end.activation : ACT_linear;
     for (int64_t row = b->h0; row < b->h1; row++) {
         const int64_t y_row = ((b->n * p->y_size[AXIS_D] + b->d * d->to_step + d->to_first) * p->y_size[AXIS_H]
@@ -179,7 +201,7 @@ static void correlate_block(const struct correlation *p, const struct block *b, 
                 .a = band->base + (row - b->h0) * band->row + q * band->pixel,
                 .stride = band->pixel,
                 .b = panel,
-                .ldb = NR,
+                .ldb = band->lanes ? VL : NR,
                 .c = p->y + at,
                 .ldc = w->to_step * p->ldy,
                 .last = columns - (vectors - 1) * VL,
@@ -195,7 +217,7 @@ static void correlate_block(const struct correlation *p, const struct block *b, 
                 .turn_skip = band->turn_skip,
                 .bend_skip = band->bend_skip,
             };
-            tiles[SEGMENTS_ALONG_K][vectors - 1][high - 1](&t);
+            (band->lanes ? lane_tiles[0] : tiles[SEGMENTS_ALONG_K][vectors - 1])[high - 1](&t);
             if (relu || !activation) continue;
             for (int64_t i = 0; i < high; i++) {
                 if (p->end.dx_of) activate_dx_rows(activation, t.c + i * t.ldc, p->end.dx_of + at + i * t.ldc, columns);
@@ -274,7 +296,10 @@ static void correlate(const struct correlation *p, const struct lane *lane)
     }
 }
 
-/* ---- the ops ---- */
+/* ---- the ops; groups of few filters go side by side, see grouped.c ---- */
+
+static int groups_fit(const struct correlation *p, int64_t groups);
+static void correlate_groups(const struct correlation *p, int64_t groups, const struct lane *lane);
 
 /* The window's size from w (*kernel, C, F). */
 static void kernel_sizes(int64_t *kernel, const struct tensor *w)
@@ -301,6 +326,10 @@ static void convolve(const struct step *s, struct finish end, const struct lane 
             p.y_size[a] = g.out[a];
             p.axis[a] = (struct axis){.size = g.size[a], .out = g.out[a], .taps = p.kernel[a], .step = g.stride[a],
                                       .first = -g.before[a], .spacing = g.dilation[a], .tap_step = 1, .to_step = 1};
+        }
+        if (groups_fit(&p, groups)) {
+            correlate_groups(&p, groups, lane);
+            break;
         }
         if (end.bias) p.end.bias = end.bias + group * f;
         correlate(&p, lane);
@@ -368,6 +397,10 @@ static void convolve_dx(const struct step *s, struct finish end, const struct la
                 p.y_size[a] = g.size[a];
                 p.axis[a] = phase_axis(g.size[a], g.out[a], kernel[a], g.stride[a], g.dilation[a], g.before[a], r[a]);
             }
+            if (groups_fit(&p, groups)) {
+                correlate_groups(&p, groups, lane);
+                break;
+            }
             if (end.dx_of) p.end.dx_of = end.dx_of + group * c;
             correlate(&p, lane);
         }
@@ -397,6 +430,13 @@ struct gradient {
     int64_t units, runs, run_rows, tiles; /* runs of run_rows rows of dw, in so many tiles each; units = panels * runs * tiles */
 };
 
+/* The first row of dw of a unit in the first panel. */
+static int64_t unit_row(const struct gradient *q, int64_t unit)
+{
+    const int64_t number = unit % q->tiles, more = q->run_rows % q->tiles;
+    return unit / q->tiles * q->run_rows + number * (q->run_rows / q->tiles) + (number < more ? number : more);
+}
+
 static void gradient_block(const struct gradient *q, const struct block *b, const struct band *band, float *dw,
                            float *packed, int64_t u0, int64_t u1, int64_t r0, int64_t r1, int first)
 {
@@ -408,22 +448,21 @@ static void gradient_block(const struct gradient *q, const struct block *b, cons
         const int64_t panel = unit / (q->runs * q->tiles), run = unit / q->tiles % q->runs, number = unit % q->tiles;
         const int64_t columns = p->f - panel * NR < NR ? p->f - panel * NR : NR, vectors = (columns + VL - 1) / VL;
         if (run < r0 || run >= r1) continue;
-        const int64_t row = number * (q->run_rows / q->tiles) + (number < q->run_rows % q->tiles ? number : q->run_rows % q->tiles);
-        const int64_t high = q->run_rows / q->tiles + (number < q->run_rows % q->tiles);
+        const int64_t row = unit_row(q, number), high = unit_row(q, number + 1) - row;
         const int64_t turns = band->turn ? run / band->turn : 0, bends = band->bend ? turns / band->bend : 0;
         const float *from = g + panel * NR;
         int64_t ld = p->ldy;
-        if (columns % VL) { /* whole vectors would reach into the next pixel */
-            if (ready != panel) {
-                pack(packed, from, ld, (b->h1 - b->h0) * width, columns);
-                ready = panel;
-            }
+        if (columns % VL || band->lanes) { /* whole vectors would reach into the next pixel, or rows are cut */
+            for (int64_t i = 0; ready != panel && i < b->h1 - b->h0; i++)
+                pack(packed + i * width * NR, from + i * p->y_size[AXIS_W] * ld, ld, width, columns);
+            ready = panel;
             from = packed;
             ld = NR;
         }
         const struct tile t = {
             .k = width,
-            .a = band->base + (run - r0) * band->skip + turns * band->turn_skip + bends * band->bend_skip + row,
+            .a = band->base + (run - r0) * band->skip + turns * band->turn_skip + bends * band->bend_skip
+                 + (band->lanes ? row * VL : row),
             .stride = band->pixel,
             .b = from,
             .ldb = ld,
@@ -434,9 +473,12 @@ static void gradient_block(const struct gradient *q, const struct block *b, cons
             .segments = b->h1 - b->h0,
             .skip = band->row,
         };
-        tiles[SEGMENTS_ALONG_ROWS][vectors - 1][high - 1](&t);
+        (band->lanes ? lane_tiles[1] : tiles[SEGMENTS_ALONG_ROWS][vectors - 1])[high - 1](&t);
     }
 }
+
+static void gradient_groups(const struct gradient *given, int64_t groups, int64_t parts, const struct step *s,
+                            const struct lane *lane);
 
 /* dw (*kernel, C / groups, F) of x (N, ..., C) and dy (N, ..., F) */
 static void kernel_conv_dw(const struct step *s, const struct lane *lane)
@@ -460,6 +502,10 @@ static void kernel_conv_dw(const struct step *s, const struct lane *lane)
             p->y_size[a] = g.out[a];
             p->axis[a] = (struct axis){.size = g.size[a], .out = g.out[a], .taps = p->kernel[a], .step = g.stride[a],
                                        .first = -g.before[a], .spacing = g.dilation[a], .tap_step = 1, .to_step = 1};
+        }
+        if (groups_fit(p, groups)) {
+            gradient_groups(&q, groups, parts, s, lane);
+            break;
         }
         const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *aw = &p->axis[AXIS_W];
         struct cut cut = cut_blocks(p, BAND_FLOATS);
