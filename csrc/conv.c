@@ -49,7 +49,6 @@ struct band {
     const float *base;
     int64_t pixel, row;
     int64_t k, segments, turn, bend, skip, turn_skip, bend_skip;
-    int lanes; /* each number is a vector, with one number for each filter of a panel of VL */
 };
 
 /* A block: outputs h0 .. h1, w0 .. w1 of plane d of image n. */
@@ -98,28 +97,6 @@ static int inside(const struct axis *a, int64_t low, int64_t high)
     return low * a->step + a->first >= 0 && (high - 1) * a->step + a->first + (a->taps - 1) * a->spacing < a->size;
 }
 
-/* How the microkernel goes through a band whose pixels are `pixel` floats, its rows `line`, its planes `plane`. */
-static void lay_out(const struct correlation *p, struct band *band, int64_t pixel, int64_t line, int64_t plane)
-{
-    const struct axis *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
-    band->pixel = w->step * pixel;
-    band->row = h->step * line;
-    if (w->spacing == 1 || w->taps == 1) { /* a row of the window lies side by side */
-        band->k = w->taps * p->c;
-        band->skip = h->spacing * line;
-        band->turn = h->taps;
-        band->turn_skip = plane - h->taps * band->skip;
-    } else {
-        band->k = p->c;
-        band->segments *= w->taps;
-        band->skip = w->spacing * pixel;
-        band->turn = w->taps;
-        band->turn_skip = h->spacing * line - w->taps * band->skip;
-        band->bend = h->taps;
-        band->bend_skip = plane - h->taps * h->spacing * line;
-    }
-}
-
 /* Describes, and where zeros have to be around it copies to `memory`, the inputs of a block of several rows. */
 static struct band take_band(const struct correlation *p, const struct block *b, float *memory)
 {
@@ -139,7 +116,22 @@ static struct band take_band(const struct correlation *p, const struct block *b,
                 copy_line(memory + j * plane + i * line, input_row(p, b->n, d0 + j * d->spacing, h0 + i), w0, width, w->size,
                           p->c, p->ldx);
     }
-    lay_out(p, &band, p->c, line, plane);
+    band.pixel = w->step * p->c;
+    band.row = h->step * line;
+    if (w->spacing == 1 || w->taps == 1) { /* a row of the window lies side by side */
+        band.k = w->taps * p->c;
+        band.skip = h->spacing * line;
+        band.turn = h->taps;
+        band.turn_skip = plane - h->taps * band.skip;
+    } else {
+        band.k = p->c;
+        band.segments *= w->taps;
+        band.skip = w->spacing * p->c;
+        band.turn = w->taps;
+        band.turn_skip = h->spacing * line - w->taps * band.skip;
+        band.bend = h->taps;
+        band.bend_skip = plane - h->taps * h->spacing * line;
+    }
     return band;
 }
 
@@ -162,7 +154,7 @@ static struct band take_elements(const struct correlation *p, const struct block
     return (struct band){.base = memory, .pixel = c, .k = c, .segments = t1 - t0, .skip = width * c};
 }
 
-/* The weights of window element t of a correlation. */
+/* The weights of window element t. */
 static const float *tap_weights(const struct correlation *p, int64_t t)
 {
     const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
@@ -187,8 +179,7 @@ static void correlate_block(const struct correlation *p, const struct block *b, 
                             const float *panel, int64_t f0, int64_t columns, int first, int last)
 {
     const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
-    const int64_t width = b->w1 - b->w0, most = band->lanes ? LANE_ROWS : MR, tall = (width + most - 1) / most;
-    const int64_t vectors = (columns + VL - 1) / VL;
+    const int64_t width = b->w1 - b->w0, tall = (width + MR - 1) / MR, vectors = (columns + VL - 1) / VL;
     const int relu = p->end.activation == ACT_relu, activation = last ? p->end.activation : ACT_linear;
     for (int64_t row = b->h0; row < b->h1; row++) {
         const int64_t y_row = ((b->n * p->y_size[AXIS_D] + b->d * d->to_step + d->to_first) * p->y_size[AXIS_H]
@@ -201,7 +192,7 @@ static void correlate_block(const struct correlation *p, const struct block *b, 
                 .a = band->base + (row - b->h0) * band->row + q * band->pixel,
                 .stride = band->pixel,
                 .b = panel,
-                .ldb = band->lanes ? VL : NR,
+                .ldb = NR,
                 .c = p->y + at,
                 .ldc = w->to_step * p->ldy,
                 .last = columns - (vectors - 1) * VL,
@@ -217,7 +208,7 @@ static void correlate_block(const struct correlation *p, const struct block *b, 
                 .turn_skip = band->turn_skip,
                 .bend_skip = band->bend_skip,
             };
-            (band->lanes ? lane_tiles[0] : tiles[SEGMENTS_ALONG_K][vectors - 1])[high - 1](&t);
+            tiles[SEGMENTS_ALONG_K][vectors - 1][high - 1](&t);
             if (relu || !activation) continue;
             for (int64_t i = 0; i < high; i++) {
                 if (p->end.dx_of) activate_dx_rows(activation, t.c + i * t.ldc, p->end.dx_of + at + i * t.ldc, columns);
@@ -296,10 +287,12 @@ static void correlate(const struct correlation *p, const struct lane *lane)
     }
 }
 
-/* ---- the ops; groups of few filters go side by side, see grouped.c ---- */
+/* ---- the ops; groups of few filters are done side by side, by grouped.c ---- */
 
 static int groups_fit(const struct correlation *p, int64_t groups);
 static void correlate_groups(const struct correlation *p, int64_t groups, const struct lane *lane);
+static void gradient_groups(const struct correlation *p, int64_t groups, int64_t parts, float *dw, float *workspace,
+                            const struct lane *lane);
 
 /* The window's size from w (*kernel, C, F). */
 static void kernel_sizes(int64_t *kernel, const struct tensor *w)
@@ -430,13 +423,6 @@ struct gradient {
     int64_t units, runs, run_rows, tiles; /* runs of run_rows rows of dw, in so many tiles each; units = panels * runs * tiles */
 };
 
-/* The first row of dw of a unit in the first panel. */
-static int64_t unit_row(const struct gradient *q, int64_t unit)
-{
-    const int64_t number = unit % q->tiles, more = q->run_rows % q->tiles;
-    return unit / q->tiles * q->run_rows + number * (q->run_rows / q->tiles) + (number < more ? number : more);
-}
-
 static void gradient_block(const struct gradient *q, const struct block *b, const struct band *band, float *dw,
                            float *packed, int64_t u0, int64_t u1, int64_t r0, int64_t r1, int first)
 {
@@ -448,21 +434,22 @@ static void gradient_block(const struct gradient *q, const struct block *b, cons
         const int64_t panel = unit / (q->runs * q->tiles), run = unit / q->tiles % q->runs, number = unit % q->tiles;
         const int64_t columns = p->f - panel * NR < NR ? p->f - panel * NR : NR, vectors = (columns + VL - 1) / VL;
         if (run < r0 || run >= r1) continue;
-        const int64_t row = unit_row(q, number), high = unit_row(q, number + 1) - row;
+        const int64_t row = number * (q->run_rows / q->tiles) + (number < q->run_rows % q->tiles ? number : q->run_rows % q->tiles);
+        const int64_t high = q->run_rows / q->tiles + (number < q->run_rows % q->tiles);
         const int64_t turns = band->turn ? run / band->turn : 0, bends = band->bend ? turns / band->bend : 0;
         const float *from = g + panel * NR;
         int64_t ld = p->ldy;
-        if (columns % VL || band->lanes) { /* whole vectors would reach into the next pixel, or rows are cut */
-            for (int64_t i = 0; ready != panel && i < b->h1 - b->h0; i++)
-                pack(packed + i * width * NR, from + i * p->y_size[AXIS_W] * ld, ld, width, columns);
-            ready = panel;
+        if (columns % VL) { /* whole vectors would reach into the next pixel */
+            if (ready != panel) {
+                pack(packed, from, ld, (b->h1 - b->h0) * width, columns);
+                ready = panel;
+            }
             from = packed;
             ld = NR;
         }
         const struct tile t = {
             .k = width,
-            .a = band->base + (run - r0) * band->skip + turns * band->turn_skip + bends * band->bend_skip
-                 + (band->lanes ? row * VL : row),
+            .a = band->base + (run - r0) * band->skip + turns * band->turn_skip + bends * band->bend_skip + row,
             .stride = band->pixel,
             .b = from,
             .ldb = ld,
@@ -473,12 +460,9 @@ static void gradient_block(const struct gradient *q, const struct block *b, cons
             .segments = b->h1 - b->h0,
             .skip = band->row,
         };
-        (band->lanes ? lane_tiles[1] : tiles[SEGMENTS_ALONG_ROWS][vectors - 1])[high - 1](&t);
+        tiles[SEGMENTS_ALONG_ROWS][vectors - 1][high - 1](&t);
     }
 }
-
-static void gradient_groups(const struct gradient *given, int64_t groups, int64_t parts, const struct step *s,
-                            const struct lane *lane);
 
 /* dw (*kernel, C / groups, F) of x (N, ..., C) and dy (N, ..., F) */
 static void kernel_conv_dw(const struct step *s, const struct lane *lane)
@@ -504,7 +488,7 @@ static void kernel_conv_dw(const struct step *s, const struct lane *lane)
                                        .first = -g.before[a], .spacing = g.dilation[a], .tap_step = 1, .to_step = 1};
         }
         if (groups_fit(p, groups)) {
-            gradient_groups(&q, groups, parts, s, lane);
+            gradient_groups(p, groups, parts, w->data, s->workspace, lane);
             break;
         }
         const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *aw = &p->axis[AXIS_W];

@@ -10,13 +10,13 @@
  */
 
 #if defined(ISA_AVX512)
-enum { MR = 14, NV = 2, LANE_ROWS = 14 }; /* 28 sums + 2 of B + 1 of A in 32 registers */
+enum { MR = 14, NV = 2 }; /* 28 sums + 2 of B + 1 of A in 32 registers */
 #elif defined(ISA_AVX2)
-enum { MR = 6, NV = 2, LANE_ROWS = 12 }; /* 12 + 2 + 1 in 16 */
+enum { MR = 6, NV = 2 }; /* 12 + 2 + 1 in 16 */
 #elif defined(ISA_NEON)
-enum { MR = 8, NV = 3, LANE_ROWS = 14 }; /* 24 + 3 + 2 in 32 */
+enum { MR = 8, NV = 3 }; /* 24 + 3 + 2 in 32 */
 #else
-enum { MR = 4, NV = 2, LANE_ROWS = 8 }; /* 8 + 2 + 1 and a product in 16 */
+enum { MR = 4, NV = 2 }; /* 8 + 2 + 1 and a product in 16 */
 #endif
 
 enum {
@@ -30,7 +30,6 @@ enum {
     MANY_ROWS = 4096, /* sums of so many terms are worth sharing out even if there are few of them */
     PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
 };
-_Static_assert(LANE_ROWS >= MR, "a tile's sums and pointers fit in its arrays");
 _Static_assert((MR * KC + VL + NC * KC + VL * NC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
 
 /* Where the numbers of a product come from and what is done to the result. */
@@ -73,16 +72,14 @@ struct tile {
 
 /* How A lies: the k's of a row side by side; or the rows of a k; or so, and B is copied into a panel on the way, its
  * loads ahead of their use by AHEAD k's; or the first two in segments; or the first, with one line of something else brought
- * into the second-level cache at each k; or those in segments, but each number of A is a vector with one for each lane: so
- * each column has an A of its own. Tiles of the last two have one vector and up to LANE_ROWS rows. */
-enum { ALONG_K, ALONG_ROWS, COPYING, SEGMENTS_ALONG_K, SEGMENTS_ALONG_ROWS, FETCHING, KINDS,
-       LANES_ALONG_K = KINDS, LANES_ALONG_ROWS, AHEAD = 12, LONG = 100 };
+ * into the second-level cache at each k. */
+enum { ALONG_K, ALONG_ROWS, COPYING, SEGMENTS_ALONG_K, SEGMENTS_ALONG_ROWS, FETCHING, KINDS, AHEAD = 12, LONG = 100 };
 
 /* C (rows, nv vectors) = [C +] A (rows, k) B (k, nv vectors), then bias, relu, gate; kind, rows and nv are constants.
  * Rows of A that are apart are addressed three to a pointer. */
 INLINE void tile(const int kind, const int rows, const int nv, const struct tile *t)
 {
-    vf sum[LANE_ROWS][NV];
+    vf sum[MR][NV];
     UNROLL for (int i = 0; i < rows; i++) {
         UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_zero();
         if (t->k < LONG && !t->far) continue; /* small: C is in the cache */
@@ -91,12 +88,11 @@ INLINE void tile(const int kind, const int rows, const int nv, const struct tile
     }
 
     const int64_t stride = t->stride, ldb = t->ldb;
-    const float *a = t->a, *b = t->b, *row[(LANE_ROWS + 2) / 3];
+    const float *a = t->a, *b = t->b, *row[(MR + 2) / 3];
     float *panel = t->panel;
-    const int along_k = kind == ALONG_K || kind == SEGMENTS_ALONG_K || kind == FETCHING || kind == LANES_ALONG_K;
-    const int lanes = kind == LANES_ALONG_K || kind == LANES_ALONG_ROWS;
+    const int along_k = kind == ALONG_K || kind == SEGMENTS_ALONG_K || kind == FETCHING;
     const float *fetch = t->fetch;
-    const int segmented = kind == SEGMENTS_ALONG_K || kind == SEGMENTS_ALONG_ROWS || lanes;
+    const int segmented = kind == SEGMENTS_ALONG_K || kind == SEGMENTS_ALONG_ROWS;
     int64_t segment = 0, turn = 0, bend = 0;
     do {
         if (segmented && segment == t->segments) break;
@@ -116,16 +112,15 @@ INLINE void tile(const int kind, const int rows, const int nv, const struct tile
                 fetch += 16;
             }
             UNROLL for (int i = 0; i < rows; i++) {
-                const float *at = along_k ? row[i / 3] + i % 3 * stride : a + (lanes ? i * VL : i);
-                const vf left = lanes ? v_load(at) : v_set(*at);
+                const vf left = v_set(along_k ? row[i / 3][i % 3 * stride] : a[i]);
                 UNROLL for (int j = 0; j < nv; j++) sum[i][j] = v_fma(left, right[j], sum[i][j]);
             }
             b += ldb;
-            if (along_k) UNROLL for (int i = 0; i < rows; i += 3) row[i / 3] += lanes ? VL : 1;
+            if (along_k) UNROLL for (int i = 0; i < rows; i += 3) row[i / 3]++;
             else a += stride;
         }
         if (!segmented) break;
-        if (!along_k) a -= t->k * stride;
+        if (kind == SEGMENTS_ALONG_ROWS) a -= t->k * stride;
         a += t->skip;
         if (++turn == t->turn) {
             turn = 0;
@@ -179,21 +174,16 @@ typedef void tile_kernel(const struct tile *t);
 #define ROWS4(X, kind, nv) X(kind, nv, 1) X(kind, nv, 2) X(kind, nv, 3) X(kind, nv, 4)
 #define ROWS6(X, kind, nv) ROWS4(X, kind, nv) X(kind, nv, 5) X(kind, nv, 6)
 #define ROWS8(X, kind, nv) ROWS6(X, kind, nv) X(kind, nv, 7) X(kind, nv, 8)
-#define ROWS12(X, kind, nv) ROWS8(X, kind, nv) X(kind, nv, 9) X(kind, nv, 10) X(kind, nv, 11) X(kind, nv, 12)
 #define ROWS14(X, kind, nv) \
-    ROWS12(X, kind, nv) X(kind, nv, 13) X(kind, nv, 14)
+    ROWS8(X, kind, nv) X(kind, nv, 9) X(kind, nv, 10) X(kind, nv, 11) X(kind, nv, 12) X(kind, nv, 13) X(kind, nv, 14)
 #if defined(ISA_AVX512)
 #define ROWS ROWS14
-#define LANES ROWS14
 #elif defined(ISA_AVX2)
 #define ROWS ROWS6
-#define LANES ROWS12
 #elif defined(ISA_NEON)
 #define ROWS ROWS8
-#define LANES ROWS14
 #else
 #define ROWS ROWS4
-#define LANES ROWS8
 #endif
 #if defined(ISA_NEON)
 #define TILES(kind) ROWS(TILE, kind, 1) ROWS(TILE, kind, 2) ROWS(TILE, kind, 3)
@@ -204,25 +194,20 @@ typedef void tile_kernel(const struct tile *t);
 #endif
 
 TILES(ALONG_K) TILES(ALONG_ROWS) TILES(COPYING) TILES(SEGMENTS_ALONG_K) TILES(SEGMENTS_ALONG_ROWS)
-TILES(FETCHING) LANES(TILE, LANES_ALONG_K, 1) LANES(TILE, LANES_ALONG_ROWS, 1)
+TILES(FETCHING)
 
 /* tiles[kind][vectors - 1][rows - 1] */
 static tile_kernel *const tiles[KINDS][NV][MR] = {
     NAMES(ALONG_K), NAMES(ALONG_ROWS), NAMES(COPYING), NAMES(SEGMENTS_ALONG_K), NAMES(SEGMENTS_ALONG_ROWS),
     NAMES(FETCHING)};
 
-/* lane_tiles[kind - LANES_ALONG_K][rows - 1] */
-static tile_kernel *const lane_tiles[2][LANE_ROWS] = {{LANES(NAME, LANES_ALONG_K, 1)}, {LANES(NAME, LANES_ALONG_ROWS, 1)}};
-
 #undef TILE
 #undef NAME
 #undef ROWS4
 #undef ROWS6
 #undef ROWS8
-#undef ROWS12
 #undef ROWS14
 #undef ROWS
-#undef LANES
 #undef TILES
 #undef NAMES
 

@@ -9,6 +9,7 @@
  * v_fma(a, b, c)          a * b + c, rounded once where the machine can (not on ISA_BASE)
  * v_max v_min (a, b)      b where either is NaN: put the constant first to let NaN through
  * v_less(a, b), v_select(mask, yes, no)
+ * v_repeat(g, p)          g floats again and again; g is a constant, a power of 2 that is at most VL
  * v_pick(v, i)            lane l has lane i[l] of v, 0 <= i[l] < VL
  * v_load_transposed(r, p) VL floats from each of VL places p[i]; r[j] has the j-th of each
  * v_i..., v_as_...        32-bit integers in the lanes, for vmath.h and random.c; they wrap around
@@ -70,6 +71,14 @@ INLINE vi v_ixor(vi a, vi b) { return _mm512_xor_si512(a, b); }
 #define v_ishr(a, n) _mm512_srli_epi32(a, n) /* logical */
 #define v_isar(a, n) _mm512_srai_epi32(a, n) /* arithmetic */
 INLINE vf v_pick(vf v, vi i) { return _mm512_permutexvar_ps(i, v); }
+INLINE vf v_repeat(const int g, const float *p)
+{
+    return g == 1    ? _mm512_set1_ps(*p)
+           : g == 2  ? _mm512_castpd_ps(_mm512_broadcastsd_pd(_mm_castsi128_pd(_mm_loadl_epi64((const void *)p))))
+           : g == 4  ? _mm512_broadcast_f32x4(_mm_loadu_ps(p))
+           : g == 8  ? _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_castps_pd(_mm256_loadu_ps(p))))
+                     : _mm512_loadu_ps(p);
+}
 INLINE vf v_as_float(vi a) { return _mm512_castsi512_ps(a); }
 INLINE vi v_as_int(vf a) { return _mm512_castps_si512(a); }
 /* Quarters of four rows come together as they are loaded: that leaves half of the shuffles. */
@@ -130,6 +139,13 @@ INLINE vi v_ixor(vi a, vi b) { return _mm256_xor_si256(a, b); }
 #define v_ishr(a, n) _mm256_srli_epi32(a, n)
 #define v_isar(a, n) _mm256_srai_epi32(a, n)
 INLINE vf v_pick(vf v, vi i) { return _mm256_permutevar8x32_ps(v, i); }
+INLINE vf v_repeat(const int g, const float *p)
+{
+    return g == 1    ? _mm256_set1_ps(*p)
+           : g == 2  ? _mm256_castpd_ps(_mm256_broadcastsd_pd(_mm_castsi128_pd(_mm_loadl_epi64((const void *)p))))
+           : g == 4  ? _mm256_broadcast_ps((const __m128 *)p)
+                     : _mm256_loadu_ps(p);
+}
 INLINE vf v_as_float(vi a) { return _mm256_castsi256_ps(a); }
 INLINE vi v_as_int(vf a) { return _mm256_castps_si256(a); }
 INLINE void v_load_transposed(vf *r, const float *const *p)
@@ -234,6 +250,12 @@ INLINE void v_load_transposed(vf *r, const float *const *p)
     for (int i = 0; i < VL; i++)
         for (int j = 0; j < VL; j++) to[j][i] = p[i][j];
     memcpy(r, to, sizeof to);
+}
+INLINE vf v_repeat(const int g, const float *p)
+{
+    float to[VL];
+    for (int l = 0; l < VL; l++) to[l] = p[l % g];
+    return v_load(to);
 }
 INLINE vf v_pick(vf v, vi i)
 {
