@@ -39,6 +39,10 @@
 #define prefetch_far(p) ((void)(p))
 #endif
 
+#if defined(ISA_AVX512) || defined(ISA_AVX2)
+INLINE double v_pair(const float *p) { double two; memcpy(&two, p, sizeof two); return two; } /* in one number's place */
+#endif
+
 #if defined(ISA_AVX512)
 
 #define VL 16
@@ -74,7 +78,7 @@ INLINE vf v_pick(vf v, vi i) { return _mm512_permutexvar_ps(i, v); }
 INLINE vf v_repeat(const int g, const float *p)
 {
     return g == 1    ? _mm512_set1_ps(*p)
-           : g == 2  ? _mm512_castpd_ps(_mm512_broadcastsd_pd(_mm_castsi128_pd(_mm_loadl_epi64((const void *)p))))
+           : g == 2  ? _mm512_castpd_ps(_mm512_set1_pd(v_pair(p)))
            : g == 4  ? _mm512_broadcast_f32x4(_mm_loadu_ps(p))
            : g == 8  ? _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_castps_pd(_mm256_loadu_ps(p))))
                      : _mm512_loadu_ps(p);
@@ -142,7 +146,7 @@ INLINE vf v_pick(vf v, vi i) { return _mm256_permutevar8x32_ps(v, i); }
 INLINE vf v_repeat(const int g, const float *p)
 {
     return g == 1    ? _mm256_set1_ps(*p)
-           : g == 2  ? _mm256_castpd_ps(_mm256_broadcastsd_pd(_mm_castsi128_pd(_mm_loadl_epi64((const void *)p))))
+           : g == 2  ? _mm256_castpd_ps(_mm256_set1_pd(v_pair(p)))
            : g == 4  ? _mm256_broadcast_ps((const __m128 *)p)
                      : _mm256_loadu_ps(p);
 }
