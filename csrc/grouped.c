@@ -378,11 +378,13 @@ static void correlate_groups(const struct correlation *p, int64_t groups, const 
                                    .k = joined && !k.triple ? w->taps * k.c : k.c};
         for (; once && ready < k.count; ready++) pack_bundle(&k, ready, packed + ready * panel_floats);
         take_bundles(&k, &b, &s, first, end, memory);
+        for (int64_t row = b.h0; row < b.h1; row++)
         for (int64_t bundle = first; bundle < end; bundle++) {
+            struct block one = b; one.h0 = row; one.h1 = row + 1;
             tile.b = packed + (once ? bundle * panel_floats : 0);
             if (!once) pack_bundle(&k, bundle, packed);
-            tile.a = memory + (bundle - first) * s.bundle;
-            correlate_bundle(&k, &b, &s, bundle, tile);
+            tile.a = memory + (bundle - first) * s.bundle + (row - b.h0) * h->step * s.line;
+            correlate_bundle(&k, &one, &s, bundle, tile);
         }
     }
 }
