@@ -335,7 +335,11 @@ static void correlate_bundle(const struct bundles *k, const struct block *b, con
         for (int64_t number = 0, q = 0, high; number < tall; number++, q += high) {
             high = width / tall + (number < width % tall);
             const int64_t at = (y_row + (b->w0 + q) * w->to_step + w->to_first) * p->ldy + f0;
-            for (int64_t i = 0; i < high; i++) prefetch(p->y + at + i * ldc);
+            const int64_t on = at + h->to_step * p->y_size[AXIS_W] * p->ldy;
+            for (int64_t i = 0; i < high; i++) {
+                prefetch_far(p->y + on + i * ldc);
+                if (p->end.dx_of) prefetch_far(p->end.dx_of + on + i * ldc);
+            }
             t.a = band + (row - b->h0) * h->step * s->line + q * t.stride;
             bundle_tiles[k->level][k->triple ? BUNDLE_TRIPLE : BUNDLE_SINGLE][high - 1](&t);
             finish_bundle(k, sums, high, at, ldc, f0, columns);
