@@ -235,15 +235,15 @@ INLINE void copy_pixel(const struct bundles *k, float *to, const float *from, in
     }
 }
 
-/* Copies the inputs of a block for bundles first .. end - 1. */
-static void take_bundles(const struct bundles *k, const struct block *b, const struct distances *s, int64_t first, int64_t end,
-                         float *memory)
+/* Copies rows i0 .. i1 - 1 of the inputs of a block for bundles first .. end - 1. */
+static void take_rows(const struct bundles *k, const struct block *b, const struct distances *s, int64_t first, int64_t end,
+                      int64_t i0, int64_t i1, float *memory)
 {
     const struct correlation *p = k->p;
     const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
-    const int64_t w0 = b->w0 * w->step + w->first, width = reach(w, b->w1 - b->w0), rows = reach(h, b->h1 - b->h0);
+    const int64_t w0 = b->w0 * w->step + w->first, width = reach(w, b->w1 - b->w0);
     for (int64_t j = 0; j < d->taps; j++) {
-        for (int64_t i = 0; i < rows; i++) {
+        for (int64_t i = i0; i < i1; i++) {
             const float *from = input_row(p, b->n, b->d * d->step + d->first + j * d->spacing, b->h0 * h->step + h->first + i);
             float *to = memory + j * s->plane + i * s->line;
             int64_t low, high;
@@ -381,29 +381,35 @@ static void correlate_groups(const struct correlation *p, int64_t groups, const 
         struct bundle_tile tile = {.segment = segment, .segments = list_segments(&k, &s, segment),
                                    .k = joined && !k.triple ? w->taps * k.c : k.c};
         for (; once && ready < k.count; ready++) pack_bundle(&k, ready, packed + ready * panel_floats);
-        take_bundles(&k, &b, &s, first, end, memory);
-        for (int64_t row = b.h0; row < b.h1; row++)
+        int64_t taken = 0;
+        for (int64_t row = b.h0; row < b.h1; row++) {
+        const int64_t needed = reach(h, row - b.h0 + 1);
+        take_rows(&k, &b, &s, first, end, taken, needed, memory);
+        taken = needed;
         for (int64_t bundle = first; bundle < end; bundle++) {
             struct block one = b; one.h0 = row; one.h1 = row + 1;
             tile.b = packed + (once ? bundle * panel_floats : 0);
             if (!once) pack_bundle(&k, bundle, packed);
             tile.a = memory + (bundle - first) * s.bundle + (row - b.h0) * h->step * s.line;
             correlate_bundle(&k, &one, &s, bundle, tile);
-        }
+        }}
     }
 }
 
 /* ---- the weights' gradient ---- */
 
-/* to (rows, width, VL) = the gradients of a block for a bundle, in the order of its lanes */
-static void pack_gradients(const struct bundles *k, const struct block *b, int64_t bundle, float *to)
+/* to (bundles, rows, width, VL) = the gradients of a block for bundles first .. last - 1, in the order of their lanes */
+static void pack_gradients(const struct bundles *k, const struct block *b, int64_t first, int64_t last, float *to)
 {
     const struct correlation *p = k->p;
-    const int64_t f0 = bundle * k->side * k->f, columns = groups_in(k, bundle) * k->f;
+    const int64_t pixels = (b->h1 - b->h0) * (b->w1 - b->w0);
     for (int64_t row = b->h0; row < b->h1; row++) {
         const int64_t at = ((b->n * p->y_size[AXIS_D] + b->d) * p->y_size[AXIS_H] + row) * p->y_size[AXIS_W];
         for (int64_t q = b->w0; q < b->w1; q++, to += VL)
-            v_store(to, v_pick(v_load_n(p->y + (at + q) * p->ldy + f0, columns), k->back));
+            for (int64_t n = first; n < last; n++) {
+                const int64_t f0 = n * k->side * k->f, columns = groups_in(k, n) * k->f;
+                v_store(to + (n - first) * pixels * VL, v_pick(v_load_n(p->y + (at + q) * p->ldy + f0, columns), k->back));
+            }
     }
 }
 
@@ -423,7 +429,7 @@ static void gradient_groups(const struct correlation *p, int64_t groups, int64_t
     while (parts * ranges < lane->count && ranges * 2 <= k.count) ranges *= 2;
     const int64_t run = joined ? w->taps * k.c : k.c, tiles_of_run = (run + BUNDLE_ROWS - 1) / BUNDLE_ROWS;
     float *memory = lane->scratch, *packed = memory + BUNDLE_BAND + 3 * VL * BUNDLE_CHANNELS;
-    float *sums = packed + BUNDLE_PIXELS * VL;
+    float *sums = packed + BUNDLE_PIXELS * VL * (BUNDLE_CHANNELS+1);
     int64_t *segment = (int64_t *)(sums + PACKED_FLOATS);
     for (int64_t task = lane->id; task < parts * ranges; task += lane->count) {
         const int64_t part = task / ranges, range = task % ranges;
@@ -441,9 +447,10 @@ static void gradient_groups(const struct correlation *p, int64_t groups, int64_t
                 const int64_t segments = list_segments(&k, &s, segment);
                 struct bundle_tile t = {.stride = w->step * s.pixel, .b = packed, .lines = b.h1 - b.h0,
                                         .a_line = h->step * s.line, .width = b.w1 - b.w0};
-                take_bundles(&k, &b, &s, first, last, memory);
+                take_rows(&k, &b, &s, first, last, 0, reach(h, b.h1 - b.h0), memory);
+                pack_gradients(&k, &b, first, last, packed);
                 for (int64_t bundle = first; bundle < last; bundle++) {
-                    pack_gradients(&k, &b, bundle, packed);
+                    t.b = packed + (bundle - first) * (b.h1 - b.h0) * (b.w1 - b.w0) * VL;
                     t.sums = sums + (bundle - first) * outputs * VL;
                     for (int64_t i = 0; i < segments; i++) {
                         const float *a = memory + (bundle - first) * s.bundle + segment[i];
