@@ -174,16 +174,23 @@ static void pack_weights(const struct correlation *p, float *panel, int64_t t0, 
     }
 }
 
+/* The pixel of y where a row of outputs begins, were it not for to_first along W. */
+static int64_t output_row(const struct correlation *p, const struct block *b, int64_t row)
+{
+    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H];
+    return ((b->n * p->y_size[AXIS_D] + b->d * d->to_step + d->to_first) * p->y_size[AXIS_H] + row * h->to_step + h->to_first)
+           * p->y_size[AXIS_W];
+}
+
 /* Filters f0 .. f0 + columns - 1 of a block from its band: first and last say which of the sums' passes this is. */
 static void correlate_block(const struct correlation *p, const struct block *b, const struct band *band,
                             const float *panel, int64_t f0, int64_t columns, int first, int last)
 {
-    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
+    const struct axis *w = &p->axis[AXIS_W];
     const int64_t width = b->w1 - b->w0, tall = (width + MR - 1) / MR, vectors = (columns + VL - 1) / VL;
     const int relu = p->end.activation == ACT_relu, activation = last ? p->end.activation : ACT_linear;
     for (int64_t row = b->h0; row < b->h1; row++) {
-        const int64_t y_row = ((b->n * p->y_size[AXIS_D] + b->d * d->to_step + d->to_first) * p->y_size[AXIS_H]
-                               + row * h->to_step + h->to_first) * p->y_size[AXIS_W];
+        const int64_t y_row = output_row(p, b, row);
         for (int64_t number = 0, q = 0, high; number < tall; number++, q += high) {
             high = width / tall + (number < width % tall);
             const int64_t at = (y_row + (b->w0 + q) * w->to_step + w->to_first) * p->ldy + f0;
@@ -233,6 +240,17 @@ static struct cut cut_blocks(const struct correlation *p, int64_t floats)
     return cut;
 }
 
+/* Block number t, if an image has `high` blocks by `wide`. */
+static struct block block_at(const struct correlation *p, int64_t high, int64_t wide, int64_t t)
+{
+    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
+    struct block b;
+    b.w0 = t % wide * w->out / wide, b.w1 = (t % wide + 1) * w->out / wide, t /= wide;
+    b.h0 = t % high * h->out / high, b.h1 = (t % high + 1) * h->out / high, t /= high;
+    b.d = t % d->out, b.n = t / d->out;
+    return b;
+}
+
 static void correlate(const struct correlation *p, const struct lane *lane)
 {
     const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
@@ -259,12 +277,8 @@ static void correlate(const struct correlation *p, const struct lane *lane)
     const int once = !apart && panel_floats * panels <= PACKED_FLOATS; /* all weights are packed, once */
     int64_t ready = -1;
     for (int64_t task = lane->id; task < blocks * groups; task += lane->count) {
-        int64_t t = task / groups;
+        const struct block b = block_at(p, high, wide, task / groups);
         const int64_t p0 = task % groups * panels / groups, p1 = (task % groups + 1) * panels / groups;
-        struct block b;
-        b.w0 = t % wide * w->out / wide, b.w1 = (t % wide + 1) * w->out / wide, t /= wide;
-        b.h0 = t % high * h->out / high, b.h1 = (t % high + 1) * h->out / high, t /= high;
-        b.d = t % d->out, b.n = t / d->out;
         if (once && ready != task % groups) {
             for (int64_t panel = p0; panel < p1; panel++)
                 pack_weights(p, packed + (panel - p0) * panel_floats, 0, taps, 0, p->c, panel * NR,
@@ -414,6 +428,16 @@ static void kernel_fused_conv_dx(const struct step *s, const struct lane *lane)
 
 /* ---- the weights' gradient ---- */
 
+/* The next rows of a sum over pixels, `most` of them, not beyond `end` and the plane; whole rows. */
+static struct block rows_from(const struct correlation *p, int64_t row, int64_t end, int64_t most)
+{
+    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H];
+    struct block b = {.n = row / h->out / d->out, .d = row / h->out % d->out, .h0 = row % h->out};
+    b.h1 = b.h0 + most < h->out ? b.h0 + most : h->out;
+    if (b.h1 - b.h0 > end - row) b.h1 = b.h0 + end - row;
+    return b;
+}
+
 /* dw (elements of the window, c, f of ldw) [+]= inputs' * gradients of a block. Units of work: panels of filters, rows of
  * the window (single elements of it where they do not lie side by side), tiles of their rows; this does those of u0 .. u1
  * - 1 whose rows of the window are r0 .. r1 - 1, with which the band begins. */
@@ -428,7 +452,7 @@ static void gradient_block(const struct gradient *q, const struct block *b, cons
 {
     const struct correlation *p = &q->p;
     const int64_t width = b->w1 - b->w0;
-    const float *g = p->y + (((b->n * p->y_size[AXIS_D] + b->d) * p->y_size[AXIS_H] + b->h0) * p->y_size[AXIS_W] + b->w0) * p->ldy;
+    const float *g = p->y + (output_row(p, b, b->h0) + b->w0) * p->ldy;
     int64_t ready = -1;
     for (int64_t unit = u0; unit < u1; unit++) {
         const int64_t panel = unit / (q->runs * q->tiles), run = unit / q->tiles % q->runs, number = unit % q->tiles;
@@ -515,9 +539,7 @@ static void kernel_conv_dw(const struct step *s, const struct lane *lane)
             int first = 1;
             const int64_t end = (part + 1) * rows / parts;
             for (int64_t row = part * rows / parts; row < end;) {
-                struct block b = {.n = row / h->out / d->out, .d = row / h->out % d->out, .h0 = row % h->out};
-                b.h1 = b.h0 + cut.rows < h->out ? b.h0 + cut.rows : h->out;
-                if (b.h1 - b.h0 > end - row) b.h1 = b.h0 + end - row;
+                struct block b = rows_from(p, row, end, cut.rows);
                 row += b.h1 - b.h0;
                 for (b.w0 = 0; b.w0 < aw->out; b.w0 = b.w1, first = 0) {
                     b.w1 = b.w0 + cut.width < aw->out ? b.w0 + cut.width : aw->out;

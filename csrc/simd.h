@@ -193,6 +193,15 @@ INLINE vf v_as_float(vi a) { return vreinterpretq_f32_s32(a); }
 INLINE vi v_as_int(vf a) { return vreinterpretq_s32_f32(a); }
 INLINE vf v_set(float x) { return vdupq_n_f32(x); }
 INLINE vi v_iset(int32_t x) { return vdupq_n_s32(x); }
+INLINE vf v_repeat(const int g, const float *p)
+{
+    return g == 1 ? vdupq_n_f32(*p) : g == 2 ? vcombine_f32(vld1_f32(p), vld1_f32(p)) : vld1q_f32(p);
+}
+INLINE vf v_pick(vf v, vi i) /* bytes 4 * i to 4 * i + 3 */
+{
+    const uint8x16_t at = vreinterpretq_u8_s32(vmlaq_n_s32(vdupq_n_s32(0x03020100), i, 0x04040404));
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), at));
+}
 #elif defined(__GNUC__) && !defined(FASTNN_PLAIN_C) /* ISA_BASE: four floats at a time in the compiler's own vectors */
 #include <math.h>
 #define VL 4
@@ -213,6 +222,11 @@ INLINE vf v_as_float(vi a) { return (vf)a; }
 INLINE vi v_as_int(vf a) { return (vi)a; }
 INLINE vf v_set(float x) { return (vf){x, x, x, x}; }
 INLINE vi v_iset(int32_t x) { return (vi){x, x, x, x}; }
+INLINE vf v_repeat(const int g, const float *p)
+{
+    return g == 1 ? (vf){p[0], p[0], p[0], p[0]} : g == 2 ? (vf){p[0], p[1], p[0], p[1]} : (vf){p[0], p[1], p[2], p[3]};
+}
+INLINE vf v_pick(vf v, vi i) { return (vf){v[i[0]], v[i[1]], v[i[2]], v[i[3]]}; }
 #else /* ISA_BASE for any compiler: one float at a time */
 #include <math.h>
 #define VL 1
@@ -232,6 +246,8 @@ INLINE vf v_as_float(vi a) { vf v; memcpy(&v, &a, 4); return v; }
 INLINE vi v_as_int(vf a) { vi v; memcpy(&v, &a, 4); return v; }
 INLINE vf v_set(float x) { return x; }
 INLINE vi v_iset(int32_t x) { return x; }
+INLINE vf v_repeat(const int g, const float *p) { return (void)g, *p; }
+INLINE vf v_pick(vf v, vi i) { return (void)i, v; }
 #endif
 
 INLINE vf v_load(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
@@ -254,21 +270,6 @@ INLINE void v_load_transposed(vf *r, const float *const *p)
     for (int i = 0; i < VL; i++)
         for (int j = 0; j < VL; j++) to[j][i] = p[i][j];
     memcpy(r, to, sizeof to);
-}
-INLINE vf v_repeat(const int g, const float *p)
-{
-    float to[VL];
-    for (int l = 0; l < VL; l++) to[l] = p[l % g];
-    return v_load(to);
-}
-INLINE vf v_pick(vf v, vi i)
-{
-    float from[VL], to[VL];
-    int32_t at[VL];
-    v_store(from, v);
-    memcpy(at, &i, sizeof at);
-    for (int l = 0; l < VL; l++) to[l] = from[at[l]];
-    return v_load(to);
 }
 INLINE vf v_max(vf a, vf b) { return v_select(v_less(b, a), a, b); }
 INLINE vf v_min(vf a, vf b) { return v_select(v_less(a, b), a, b); }
