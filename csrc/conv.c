@@ -63,11 +63,18 @@ static int64_t reach(const struct axis *a, int64_t outputs) /* inputs from the f
     return outputs && a->taps ? (outputs - 1) * a->step + (a->taps - 1) * a->spacing + 1 : 0;
 }
 
+/* Of pixels first .. first + width - 1 of a row `from` (or NULL) those that are there: a .. b - 1, counted from the first. */
+static void pixels_there(const float *from, int64_t first, int64_t width, int64_t size, int64_t *a, int64_t *b)
+{
+    *a = first < 0 ? -first : 0, *b = size - first < width ? size - first : width;
+    if (!from || *b < *a) *a = *b = width;
+}
+
 /* to (width, c) = row `from` of pixels first .. first + width - 1, zeros outside of 0 .. size - 1; NULL: all zeros */
 static void copy_line(float *to, const float *from, int64_t first, int64_t width, int64_t size, int64_t c, int64_t ld)
 {
-    int64_t a = first < 0 ? -first : 0, b = size - first < width ? size - first : width;
-    if (!from || b < a) a = b = width;
+    int64_t a, b;
+    pixels_there(from, first, width, size, &a, &b);
     memset(to, 0, (size_t)(a * c) * sizeof *to);
     if (c == ld) {
         if (b > a) memcpy(to + a * c, from + (first + a) * c, (size_t)((b - a) * c) * sizeof *to);
@@ -149,30 +156,43 @@ static struct band take_elements(const struct correlation *p, const struct block
     return (struct band){.base = memory, .pixel = c, .k = c, .segments = t1 - t0, .skip = width * c};
 }
 
+/* The weights of window element t. */
+static const float *tap_weights(const struct correlation *p, int64_t t)
+{
+    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
+    const int64_t kd = d->tap + t / w->taps / h->taps * d->tap_step, kh = h->tap + t / w->taps % h->taps * h->tap_step;
+    const int64_t kw = w->tap + t % w->taps * w->tap_step;
+    return p->w + ((kd * p->kernel[AXIS_H] + kh) * p->kernel[AXIS_W] + kw) * p->tap_floats;
+}
+
 /* panel = the weights of window elements t0 .. t1 - 1 and channels c0 .. c0 + c - 1 for `columns` filters from f0 on. */
 static void pack_weights(const struct correlation *p, float *panel, int64_t t0, int64_t t1, int64_t c0, int64_t c,
                          int64_t f0, int64_t columns)
 {
-    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
     for (int64_t t = t0; t < t1; t++, panel += c * NR) {
-        const int64_t kd = d->tap + t / w->taps / h->taps * d->tap_step, kh = h->tap + t / w->taps % h->taps * h->tap_step;
-        const int64_t kw = w->tap + t % w->taps * w->tap_step;
-        const float *from = p->w + ((kd * p->kernel[AXIS_H] + kh) * p->kernel[AXIS_W] + kw) * p->tap_floats;
+        const float *from = tap_weights(p, t);
         if (p->turned) pack_transposed(panel, NR, from + f0 * p->ldw + c0, p->ldw, c, columns);
         else pack(panel, from + c0 * p->ldw + f0, p->ldw, c, columns);
     }
+}
+
+/* The pixel of y where a row of outputs begins, were it not for to_first along W. */
+static int64_t output_row(const struct correlation *p, const struct block *b, int64_t row)
+{
+    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H];
+    return ((b->n * p->y_size[AXIS_D] + b->d * d->to_step + d->to_first) * p->y_size[AXIS_H] + row * h->to_step + h->to_first)
+           * p->y_size[AXIS_W];
 }
 
 /* Filters f0 .. f0 + columns - 1 of a block from its band: first and last say which of the sums' passes this is. */
 static void correlate_block(const struct correlation *p, const struct block *b, const struct band *band,
                             const float *panel, struct ahead *ahead, int64_t f0, int64_t columns, int first, int last)
 {
-    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *w = &p->axis[AXIS_W];
+    const struct axis *w = &p->axis[AXIS_W];
     const int64_t width = b->w1 - b->w0, tall = (width + MR - 1) / MR, vectors = (columns + VL - 1) / VL;
     const int relu = p->end.activation == ACT_relu, activation = last ? p->end.activation : ACT_linear;
     for (int64_t row = b->h0; row < b->h1; row++) {
-        const int64_t y_row = ((b->n * p->y_size[AXIS_D] + b->d * d->to_step + d->to_first) * p->y_size[AXIS_H]
-                               + row * h->to_step + h->to_first) * p->y_size[AXIS_W];
+        const int64_t y_row = output_row(p, b, row);
         for (int64_t number = 0, q = 0, high; number < tall; number++, q += high) {
             high = width / tall + (number < width % tall);
             const int64_t at = (y_row + (b->w0 + q) * w->to_step + w->to_first) * p->ldy + f0;
@@ -302,7 +322,12 @@ static void correlate(const struct correlation *p, const struct lane *lane)
     }
 }
 
-/* ---- the ops ---- */
+/* ---- the ops; groups of few filters are done side by side, by grouped.c ---- */
+
+static int groups_fit(const struct correlation *p, int64_t groups);
+static void correlate_groups(const struct correlation *p, int64_t groups, const struct lane *lane);
+static void gradient_groups(const struct correlation *p, int64_t groups, int64_t parts, float *dw, float *workspace,
+                            const struct lane *lane);
 
 /* The window's size from w (*kernel, C, F). */
 static void kernel_sizes(int64_t *kernel, const struct tensor *w)
@@ -329,6 +354,10 @@ static void convolve(const struct step *s, struct finish end, const struct lane 
             p.y_size[a] = g.out[a];
             p.axis[a] = (struct axis){.size = g.size[a], .out = g.out[a], .taps = p.kernel[a], .step = g.stride[a],
                                       .first = -g.before[a], .spacing = g.dilation[a], .tap_step = 1, .to_step = 1};
+        }
+        if (groups_fit(&p, groups)) {
+            correlate_groups(&p, groups, lane);
+            break;
         }
         if (end.bias) p.end.bias = end.bias + group * f;
         correlate(&p, lane);
@@ -396,6 +425,10 @@ static void convolve_dx(const struct step *s, struct finish end, const struct la
                 p.y_size[a] = g.size[a];
                 p.axis[a] = phase_axis(g.size[a], g.out[a], kernel[a], g.stride[a], g.dilation[a], g.before[a], r[a]);
             }
+            if (groups_fit(&p, groups)) {
+                correlate_groups(&p, groups, lane);
+                break;
+            }
             if (end.dx_of) p.end.dx_of = end.dx_of + group * c;
             correlate(&p, lane);
         }
@@ -416,6 +449,16 @@ static void kernel_fused_conv_dx(const struct step *s, const struct lane *lane)
 
 /* ---- the weights' gradient ---- */
 
+/* The next rows of a sum over pixels, `most` of them, not beyond `end` and the plane; whole rows. */
+static struct block rows_from(const struct correlation *p, int64_t row, int64_t end, int64_t most)
+{
+    const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H];
+    struct block b = {.n = row / h->out / d->out, .d = row / h->out % d->out, .h0 = row % h->out};
+    b.h1 = b.h0 + most < h->out ? b.h0 + most : h->out;
+    if (b.h1 - b.h0 > end - row) b.h1 = b.h0 + end - row;
+    return b;
+}
+
 /* dw (elements of the window, c, f of ldw) [+]= inputs' * gradients of a block. Units of work: panels of filters, rows of
  * the window (single elements of it where they do not lie side by side), tiles of their rows; this does those of u0 .. u1
  * - 1 whose rows of the window are r0 .. r1 - 1, with which the band begins. */
@@ -430,7 +473,7 @@ static void gradient_block(const struct gradient *q, const struct block *b, cons
 {
     const struct correlation *p = &q->p;
     const int64_t width = b->w1 - b->w0;
-    const float *g = p->y + (((b->n * p->y_size[AXIS_D] + b->d) * p->y_size[AXIS_H] + b->h0) * p->y_size[AXIS_W] + b->w0) * p->ldy;
+    const float *g = p->y + (output_row(p, b, b->h0) + b->w0) * p->ldy;
     int64_t ready = -1;
     for (int64_t unit = u0; unit < u1; unit++) {
         const int64_t panel = unit / (q->runs * q->tiles), run = unit / q->tiles % q->runs, number = unit % q->tiles;
@@ -490,6 +533,10 @@ static void kernel_conv_dw(const struct step *s, const struct lane *lane)
             p->axis[a] = (struct axis){.size = g.size[a], .out = g.out[a], .taps = p->kernel[a], .step = g.stride[a],
                                        .first = -g.before[a], .spacing = g.dilation[a], .tap_step = 1, .to_step = 1};
         }
+        if (groups_fit(p, groups)) {
+            gradient_groups(p, groups, parts, w->data, s->workspace, lane);
+            break;
+        }
         const struct axis *d = &p->axis[AXIS_D], *h = &p->axis[AXIS_H], *aw = &p->axis[AXIS_W];
         struct cut cut = cut_blocks(p, BAND_GRADIENT);
         const int64_t taps = d->taps * h->taps * aw->taps;
@@ -515,9 +562,7 @@ static void kernel_conv_dw(const struct step *s, const struct lane *lane)
             int first = 1;
             const int64_t end = (part + 1) * rows / parts;
             for (int64_t row = part * rows / parts; row < end;) {
-                struct block b = {.n = row / h->out / d->out, .d = row / h->out % d->out, .h0 = row % h->out};
-                b.h1 = b.h0 + cut.rows < h->out ? b.h0 + cut.rows : h->out;
-                if (b.h1 - b.h0 > end - row) b.h1 = b.h0 + end - row;
+                struct block b = rows_from(p, row, end, cut.rows);
                 row += b.h1 - b.h0;
                 for (b.w0 = 0; b.w0 < aw->out; b.w0 = b.w1, first = 0) {
                     b.w1 = b.w0 + cut.width < aw->out ? b.w0 + cut.width : aw->out;

@@ -10,6 +10,8 @@
  * v_max v_min (a, b)      b where either is NaN: put the constant first to let NaN through
  * v_top(a, b)             the larger, of equals a; NaN where either is
  * v_less(a, b), v_select(mask, yes, no)
+ * v_repeat(g, p)          g floats again and again; g is a constant, a power of 2 that is at most VL
+ * v_pick(v, i)            lane l has lane i[l] of v, 0 <= i[l] < VL
  * v_load_transposed(r, p) VL floats from each of VL places p[i]; r[j] has the j-th of each
  * v_i..., v_as_...        32-bit integers in the lanes, for vmath.h and random.c; they wrap around
  *
@@ -36,6 +38,10 @@
 #define UNROLL
 #define prefetch(p) ((void)(p))
 #define prefetch_far(p) ((void)(p))
+#endif
+
+#if defined(ISA_AVX512) || defined(ISA_AVX2)
+INLINE double v_pair(const float *p) { double two; memcpy(&two, p, sizeof two); return two; } /* in one number's place */
 #endif
 
 #if defined(ISA_AVX512)
@@ -69,6 +75,15 @@ INLINE vi v_ixor(vi a, vi b) { return _mm512_xor_si512(a, b); }
 #define v_ishl(a, n) _mm512_slli_epi32(a, n)
 #define v_ishr(a, n) _mm512_srli_epi32(a, n) /* logical */
 #define v_isar(a, n) _mm512_srai_epi32(a, n) /* arithmetic */
+INLINE vf v_pick(vf v, vi i) { return _mm512_permutexvar_ps(i, v); }
+INLINE vf v_repeat(const int g, const float *p)
+{
+    return g == 1    ? _mm512_set1_ps(*p)
+           : g == 2  ? _mm512_castpd_ps(_mm512_set1_pd(v_pair(p)))
+           : g == 4  ? _mm512_broadcast_f32x4(_mm_loadu_ps(p))
+           : g == 8  ? _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_castps_pd(_mm256_loadu_ps(p))))
+                     : _mm512_loadu_ps(p);
+}
 INLINE vf v_as_float(vi a) { return _mm512_castsi512_ps(a); }
 INLINE vi v_as_int(vf a) { return _mm512_castps_si512(a); }
 /* Quarters of four rows come together as they are loaded: that leaves half of the shuffles. */
@@ -128,6 +143,14 @@ INLINE vi v_ixor(vi a, vi b) { return _mm256_xor_si256(a, b); }
 #define v_ishl(a, n) _mm256_slli_epi32(a, n)
 #define v_ishr(a, n) _mm256_srli_epi32(a, n)
 #define v_isar(a, n) _mm256_srai_epi32(a, n)
+INLINE vf v_pick(vf v, vi i) { return _mm256_permutevar8x32_ps(v, i); }
+INLINE vf v_repeat(const int g, const float *p)
+{
+    return g == 1    ? _mm256_set1_ps(*p)
+           : g == 2  ? _mm256_castpd_ps(_mm256_set1_pd(v_pair(p)))
+           : g == 4  ? _mm256_broadcast_ps((const __m128 *)p)
+                     : _mm256_loadu_ps(p);
+}
 INLINE vf v_as_float(vi a) { return _mm256_castsi256_ps(a); }
 INLINE vi v_as_int(vf a) { return _mm256_castps_si256(a); }
 INLINE void v_load_transposed(vf *r, const float *const *p)
@@ -171,6 +194,15 @@ INLINE vf v_as_float(vi a) { return vreinterpretq_f32_s32(a); }
 INLINE vi v_as_int(vf a) { return vreinterpretq_s32_f32(a); }
 INLINE vf v_set(float x) { return vdupq_n_f32(x); }
 INLINE vi v_iset(int32_t x) { return vdupq_n_s32(x); }
+INLINE vf v_repeat(const int g, const float *p)
+{
+    return g == 1 ? vdupq_n_f32(*p) : g == 2 ? vcombine_f32(vld1_f32(p), vld1_f32(p)) : vld1q_f32(p);
+}
+INLINE vf v_pick(vf v, vi i) /* bytes 4 * i to 4 * i + 3 */
+{
+    const uint8x16_t at = vreinterpretq_u8_s32(vmlaq_n_s32(vdupq_n_s32(0x03020100), i, 0x04040404));
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), at));
+}
 #elif defined(__GNUC__) && !defined(FASTNN_PLAIN_C) /* ISA_BASE: four floats at a time in the compiler's own vectors */
 #include <math.h>
 #define VL 4
@@ -191,6 +223,11 @@ INLINE vf v_as_float(vi a) { return (vf)a; }
 INLINE vi v_as_int(vf a) { return (vi)a; }
 INLINE vf v_set(float x) { return (vf){x, x, x, x}; }
 INLINE vi v_iset(int32_t x) { return (vi){x, x, x, x}; }
+INLINE vf v_repeat(const int g, const float *p)
+{
+    return g == 1 ? (vf){p[0], p[0], p[0], p[0]} : g == 2 ? (vf){p[0], p[1], p[0], p[1]} : (vf){p[0], p[1], p[2], p[3]};
+}
+INLINE vf v_pick(vf v, vi i) { return (vf){v[i[0]], v[i[1]], v[i[2]], v[i[3]]}; }
 #else /* ISA_BASE for any compiler: one float at a time */
 #include <math.h>
 #define VL 1
@@ -210,6 +247,8 @@ INLINE vf v_as_float(vi a) { vf v; memcpy(&v, &a, 4); return v; }
 INLINE vi v_as_int(vf a) { vi v; memcpy(&v, &a, 4); return v; }
 INLINE vf v_set(float x) { return x; }
 INLINE vi v_iset(int32_t x) { return x; }
+INLINE vf v_repeat(const int g, const float *p) { return (void)g, *p; }
+INLINE vf v_pick(vf v, vi i) { return (void)i, v; }
 #endif
 
 INLINE vf v_load(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }

@@ -1,23 +1,29 @@
-"""`fastnn bench`: its arithmetic, its tables and what it does about absent or failing contestants. Nothing is timed."""
+"""`fastnn bench`: its arithmetic, its tables, absent or failing contestants, and memory. Nothing is timed."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fastnn import benchmarking
 from fastnn.benchmarking import chart, peers, report, timing, worker
-from fastnn.benchmarking.peers import CONTESTANTS, Case, Peer, repeated
+from fastnn.benchmarking.peers import CONTESTANTS, FASTNN, Case, Peer, repeated
+from fastnn.benchmarking.peers import fastnn as own
 from fastnn.benchmarking.timing import Effort, Result, Score, Team
 from fastnn.benchmarking.workloads import (
     ARTICLE,
+    CNN,
     MLP,
     PRODUCTS,
     WORKLOADS,
+    Net,
     Product,
+    Workload,
     forward,
     products_of,
     table,
@@ -269,3 +275,102 @@ def test_report_says_when_the_machine_was_too_busy_to_trust_it() -> None:
     busy = Result(WORKLOADS["article-step"], 1, [Score("fastnn", "fit", [1.0, 2.0, 4.0])])
     assert "Measure again" not in report.text([calm], {}, MACHINE)
     assert "Measure again" in report.text([calm, busy], {}, MACHINE)
+
+
+# -------------------------------------------------------------------- memory
+
+
+def test_memory_is_measured_in_bytes_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    only = ["--only", "memory-cnn", "--peers", "none", "--threads", "1"]
+    assert benchmarking.main(["--quick", "--json", *only]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    (fastnn,) = result["contestants"]
+    assert (fastnn["setting"], fastnn["problem"]) == ("fit", None)
+    (grown,) = fastnn["samples"]
+    parameters = sum(array.nbytes for array in weights(CNN))
+    assert isinstance(grown, int)
+    assert grown > 3 * parameters  # themselves and Adam's two means
+
+
+def test_memory_of_each_contestant_is_asked_of_a_fresh_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    class Recorder:
+        def __init__(self, key: str, threads: int) -> None:
+            told.append(("start", key, threads))
+            self.key = key
+
+        def ask(self, **command: Any) -> dict[str, Any]:
+            told.append((self.key, command))
+            return {"setting": "fit", "bytes": 5} if self.key == "fastnn" else {"error": "it fell over"}
+
+        def close(self) -> None:
+            told.append(("close", self.key))
+
+    monkeypatch.setattr(timing, "Worker", Recorder)
+    monkeypatch.setitem(CONTESTANTS, "torch", replace(CONTESTANTS["torch"], package="json"))
+    monkeypatch.setitem(CONTESTANTS, "keras", replace(FASTNN, key="keras", package="no_such_package_at_all"))
+    result = timing.measure_memory(WORKLOADS["memory-cnn"], ["fastnn", "numpy", "torch", "keras"], 2)
+    command = {"do": "memory", "workload": "memory-cnn"}
+    assert told == [
+        ("start", "fastnn", 2), ("fastnn", command), ("close", "fastnn"),
+        ("start", "torch", 2), ("torch", command), ("close", "torch"),
+    ]  # fmt: skip
+    assert result.threads == 2
+    assert result.scores == [
+        Score("fastnn", "fit", [5]), Score("torch", problem="it fell over"), Score("keras", problem="not installed"),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Workload:
+    """Training of a tiny network on images, known to the worker."""
+    net = Net((2 * 3 * 4, 5, 3), "softmax", (4, 6, 2), (4,))
+    work = Workload("memory-tiny", "Tiny", "memory", net, rows=10, batch=4)
+    monkeypatch.setitem(WORKLOADS, work.key, work)
+    return work
+
+
+def test_memory_is_what_two_epochs_add_and_the_check_comes_after(
+    tiny: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_use, told = [100], []
+    case, check = own.cases(tiny, 1, False)[0], peers.check
+
+    def run(epochs: int) -> float:
+        told.append(epochs)
+        in_use.append(130)
+        in_use.append(110)
+        return float(case.run(epochs))
+
+    def checked(work: Workload, loss: float) -> None:
+        in_use.append(1000)  # the reference is wasteful
+        check(work, loss)
+
+    monkeypatch.setattr(worker, "resident", lambda: in_use[-1])
+    monkeypatch.setattr(worker, "most_resident", lambda: max(in_use))
+    monkeypatch.setattr(peers, "cases", lambda *_, **__: [replace(case, run=run)])
+    monkeypatch.setattr(peers, "check", checked)
+    assert worker.Contestant("fastnn", 1).memory(tiny.key) == {"setting": "fit", "bytes": 30}
+    assert told == [2]
+
+
+def test_memory_of_a_training_that_went_wrong_is_refused(tiny: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "cases", lambda *_, **__: [Case("fit", lambda _: float("nan"))])
+    with pytest.raises(ValueError, match="memory-tiny: the loss nan"):
+        worker.Contestant("fastnn", 1).memory(tiny.key)
+
+
+def test_the_most_memory_includes_what_was_given_back() -> None:
+    before = worker.resident()
+    held = np.ones(64 << 20, np.uint8)
+    assert worker.resident() >= before + held.nbytes // 2
+    del held
+    assert worker.most_resident() >= before + (32 << 20)
+
+
+def test_a_process_starts_without_the_memory_of_the_one_that_started_it() -> None:
+    held = np.ones(256 << 20, np.uint8)
+    with Team(1) as team:
+        answer = team.ask("fastnn", do="memory", workload="memory-cnn")
+    assert answer["bytes"] < held.nbytes // 2

@@ -184,7 +184,7 @@ def text(results: Sequence[Result], peaks: Mapping[int, float | None], machine: 
 def document(
     results: Sequence[Result], peaks: Mapping[int, float | None], machine: Mapping[str, Any], effort: Effort
 ) -> dict[str, Any]:
-    """The whole report for a program: everything measured, times in seconds."""
+    """The whole report for a program: everything measured, times in seconds, memory in bytes."""
     return {
         "machine": dict(machine),
         "effort": {"name": effort.name, "rounds": effort.rounds, "sample_seconds": effort.sample_seconds},
@@ -211,10 +211,11 @@ def flops_of(result: Result) -> float | None:
 
 def entry(result: Result, score: Score) -> dict[str, Any]:
     measured = bool(score.samples)
+    quantity = "bytes" if result.workload.kind == "memory" else "seconds"
     return {
         "peer": score.peer,
         "setting": score.setting,
-        "seconds": score.seconds if measured else None,
+        quantity: score.seconds if measured else None,
         "spread": score.spread if measured else None,
         "ratio": result.ratio(score),
         "samples": score.samples,

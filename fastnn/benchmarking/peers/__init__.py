@@ -152,7 +152,7 @@ def check(workload: Workload, result: Any) -> None:
             raise ValueError(f"{workload.key}: the loss {result!r} is not that of training from {start:.3f} on.")
     elif workload.operation is not None:
         for number, (got, wanted) in enumerate(zip(result, reference(workload.operation), strict=True)):
-            if np.shape(got) != wanted.shape or abs(got - wanted).max() > 1e-4 * abs(wanted).max():
+            if np.shape(got) != wanted.shape or not abs(got - wanted).max() <= 1e-4 * abs(wanted).max():  # NaN too
                 raise ValueError(f"{workload.key}: result {number} differs from the reference.")
     elif workload.product is not None:
         a, b = workload.product.operands()

@@ -138,7 +138,7 @@ def operation(work: Operation) -> Case:
 
     def run(n: int) -> Any:
         for _ in range(n):
-            program.run(buffers, 0, 1, 1, 1)
+            program.run(buffers, 0, 1, work.n, work.n)
         return results
 
     return Case(fastnn.config.backend(), run)
