@@ -1,7 +1,8 @@
 """One DICOM file: what its header says of each image in it, and their numbers.
 
 Only grey images are read. The numbers are those that the scanner meant, HU for CT: stored value times RescaleSlope plus
-RescaleIntercept, computed in float64 and rounded once to float32. Padding outside a scanner's circle stays as stored.
+RescaleIntercept (DoseGridScaling for a dose), computed in float64 and rounded once to float32. Padding outside a
+scanner's circle stays as stored.
 
 In MONOCHROME1 the smallest number is white. For CT, MR, PET and nuclear medicine this is about display only, and the
 numbers, which have a unit, are kept. For all others, X-rays, the stored values v are turned round, lowest + highest
@@ -66,6 +67,10 @@ class Header:
     frames: tuple[Frame, ...]
 
 
+class _BadImage(ValueError):
+    """The rule that an image breaks, without the file's name."""
+
+
 @contextmanager
 def _blamed(path: Path, what: str) -> Iterator[None]:
     """Whatever goes wrong is an error that names the file: damaged files make pydicom raise nearly anything."""
@@ -73,10 +78,10 @@ def _blamed(path: Path, what: str) -> Iterator[None]:
         yield
     except (MemoryError, ImportError, FileNotFoundError):
         raise
-    except ValueError as error:
-        raise ValueError(f"{path}: {what}{error}") from error
+    except _BadImage as error:
+        raise ValueError(f"{path}: {error}") from None
     except Exception as error:
-        raise ValueError(f"{path}: {what}{type(error).__name__}: {error}") from error
+        raise ValueError(f"{path}: {what}: {str(error) or type(error).__name__}") from error
 
 
 def has_prefix(path: Path) -> bool:
@@ -98,11 +103,11 @@ def read_header(path: Path) -> Header:
     """
     with needed("read_dicom", "pydicom"):
         from pydicom import dcmread
-    with _blamed(path, "cannot be read: "):
+    with _blamed(path, "cannot be read"):
         known = has_prefix(path)
     if not known:
         raise ValueError(f"{path}: is not a DICOM file: it has no 'DICM' after 128 bytes")
-    with _blamed(path, "is damaged: "):
+    with _blamed(path, "is damaged"):
         header = dcmread(path, stop_before_pixels=True)
         return Header(
             path,
@@ -120,12 +125,17 @@ def read_frames(path: Path, frames: Sequence[Frame], out: Sequence[np.ndarray]) 
         ValueError: the pixels are missing or cut off, or need a decoder that is not installed.
     """
     from pydicom import dcmread
+    from pydicom.pixels.utils import get_expected_length
 
-    with _blamed(path, "is damaged: "):
+    with _blamed(path, "is damaged"):
         file = dcmread(path)
-    if not any(name in file for name in PIXELS):
-        raise ValueError(f"{path}: holds no pixel data; if it should, it is truncated")
-    with _blamed(path, "its pixels cannot be decoded (truncated?): "):
+        pixels = next((file[name].value for name in PIXELS if name in file), None)
+        if not pixels:
+            raise _BadImage("holds no pixel data; if it should, it is truncated")
+        expected = get_expected_length(file)
+        if not file.file_meta.TransferSyntaxUID.is_compressed and len(pixels) < expected:
+            raise _BadImage(f"is truncated: it holds {len(pixels)} of {expected} bytes of pixels")
+    with _blamed(path, "its pixels cannot be decoded"):
         stored = _upright(file, file.pixel_array)
         stored = stored if stored.ndim == 3 else stored[None]
         for frame, target in zip(frames, out, strict=True):
@@ -139,20 +149,20 @@ def _frames(header: Dataset, path: Path) -> Iterator[Frame]:
     """The images of a file, from its header."""
     photometric = str(header.get("PhotometricInterpretation") or "")
     if int(header.get("SamplesPerPixel") or 1) != 1 or photometric not in GREY:
-        raise ValueError(f"a colour image ({photometric or 'PhotometricInterpretation missing'}) is not supported")
+        raise _BadImage(f"must be grey, {' or '.join(GREY)}; colour is not supported. Received: {photometric!r}")
     size = (int(header.Rows), int(header.Columns))
     if min(size) < 1:
-        raise ValueError(f"Rows and Columns must be positive. Received: {size}")
+        raise _BadImage(f"Rows and Columns must be positive. Received: {size}")
     count = int(header.get("NumberOfFrames") or 1)
     groups = header.get("PerFrameFunctionalGroupsSequence") or []
     if count > 1 and len(groups) != count:
-        raise ValueError(
-            f"its {count} frames are no volume: {len(groups)} of them have a place (PerFrameFunctionalGroups)"
+        raise _BadImage(
+            f"its {count} frames are no volume: PerFrameFunctionalGroupsSequence places {len(groups)} of them"
         )
     shared = (header.get("SharedFunctionalGroupsSequence") or [{}])[0]
     for index in range(count):
         holders = (groups[index] if groups else {}, shared, header)
-        slope = _said(holders, "PixelValueTransformationSequence", "RescaleSlope")
+        slope = _said(holders, "PixelValueTransformationSequence", "RescaleSlope", "DoseGridScaling")
         intercept = _said(holders, "PixelValueTransformationSequence", "RescaleIntercept")
         if slope is None and index == 0 and header.get("Modality") == "CT":
             logger.warning("%s: a CT image without RescaleSlope: its numbers are not in HU", path)
@@ -189,23 +199,23 @@ def _numbers(name: str, values: Any, count: int) -> tuple[float, ...] | None:
         return None
     numbers = tuple(float(v) for v in np.atleast_1d(values))
     if len(numbers) != count or not np.isfinite(numbers).all():
-        raise ValueError(f"{name} must be {count} numbers. Received: {numbers}")
+        raise _BadImage(f"{name} must be {count} numbers. Received: {numbers}")
     return numbers
 
 
 def _check(frame: Frame) -> None:
     """Numbers that every image must have, or may have and then must be possible."""
     if frame.spacing is not None and min(frame.spacing) <= 0:
-        raise ValueError(f"PixelSpacing must be positive. Received: {frame.spacing}")
+        raise _BadImage(f"PixelSpacing must be positive. Received: {frame.spacing}")
     if not np.isfinite([frame.slope, frame.intercept]).all() or frame.slope == 0:
-        raise ValueError(
+        raise _BadImage(
             "RescaleSlope and RescaleIntercept must be finite, the slope not 0. "
             f"Received: {frame.slope}, {frame.intercept}"
         )
     if frame.orientation is not None:
         axes = np.reshape(frame.orientation, (2, 3))
         if not np.allclose(axes @ axes.T, np.eye(2), rtol=0, atol=1e-2):
-            raise ValueError(
+            raise _BadImage(
                 f"ImageOrientationPatient must be two orthogonal unit vectors. Received: {frame.orientation}"
             )
 

@@ -95,8 +95,8 @@ def _starts(n: int, size: int, share: float) -> list[int]:
 def _weights(starts: Sequence[int], size: int, bits: int) -> list[np.ndarray]:
     """For each patch, (size,) float32: falling evenly from its middle to its edges, and 1 where it is alone.
 
-    They are multiples of 2**-bits, and those of a voxel add up to exactly 1. If all axes together have 24 bits, products
-    of weights are exact too, and rounding, which keeps the order of numbers, cannot lead out of the range of the values.
+    They are multiples of 2**-bits, and those of a voxel add up to exactly 1. If all axes together have 24 bits, their
+    products are exact too, and rounding, which keeps numbers in their order, cannot lead out of the values' range.
     """
     ramp = np.minimum(np.arange(1, size + 1), np.arange(size, 0, -1))
     weights = np.zeros((len(starts), starts[-1] - starts[0] + size))

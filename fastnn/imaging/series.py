@@ -49,8 +49,8 @@ def read_dicom(paths: Paths, series: str | None = None) -> Volume:
 
     Returns:
         Volume: (D, H, W) for several images or frames, (H, W) for one. D grows along the normal: to the head in
-            axial CT. An X-ray without a place in the patient starts at 0; where a file does not say the size of
-            pixels, it is 1 mm, with a warning in the log.
+            axial CT. The affine of an X-ray without a place in the patient says its spacing and nothing else;
+            where a file does not give the size of pixels, it is 1 mm, with a warning in the log.
 
     Raises:
         ValueError: with the file's name: it is not DICOM, truncated, without pixels, a colour image, of a kind that
