@@ -211,7 +211,7 @@ def _require_even(frames: Sequence[Frame], heights: np.ndarray) -> None:
             raise ValueError(
                 f"{one} and {other} lie at the same position, {height:g} mm along the normal of the slices"
             )
-    usual = float(np.quantile(distances, 0.25, method="lower"))
+    usual = float(np.quantile(distances, 0.5, method="lower"))
     gaps = [
         f"between {heights[i]:g} mm ({frames[i]}) and {heights[i + 1]:g} mm ({frames[i + 1]})"
         for i in np.flatnonzero(distances > GAP * usual).tolist()
