@@ -62,7 +62,7 @@ def read_nifti(path: str | os.PathLike[str], canonical: bool = False, index: int
     if not path.is_file() or not path.name.lower().endswith(SUFFIXES):
         raise ValueError(f"{path}: is not a NIfTI file; these end in .nii or .nii.gz")
     try:
-        image: Any = nib.load(path)
+        image: Any = nib.load(path, mmap=False)
     except MemoryError:
         raise
     except Exception as error:

@@ -98,7 +98,7 @@ def _weights(starts: Sequence[int], size: int, bits: int) -> list[np.ndarray]:
     They are multiples of 2**-bits, and those of a voxel add up to exactly 1. If all axes together have 24 bits, their
     products are exact too, and rounding, which keeps numbers in their order, cannot lead out of the values' range.
     """
-    ramp = np.minimum(np.arange(1, size + 1), np.arange(size, 0, -1))
+    ramp = np.minimum(np.arange(1, 2 * size, 2), np.arange(2 * size - 1, 0, -2))
     weights = np.zeros((len(starts), starts[-1] - starts[0] + size))
     parts = [row[start - starts[0] :][:size] for row, start in zip(weights, starts, strict=True)]
     for part in parts:

@@ -43,8 +43,9 @@ def read_dicom(paths: Paths, series: str | None = None) -> Volume:
     and what becomes of MONOCHROME1.
 
     Args:
-        paths: a file, a folder (with all below it), or a list of these. In a folder, files that are no DICOM by name
-            and content, DICOMDIR, and series without images (reports, plans) are passed over.
+        paths: a file, a folder (with all below it, but for links to folders), or a list of these. In a folder, files
+            that are no DICOM by name and content, DICOMDIR, and series without images (reports, plans) are passed
+            over.
         series: the SeriesInstanceUID to read, where there are several; see ``dicom_series``
 
     Returns:
@@ -110,7 +111,8 @@ def _headers(paths: Paths) -> list[Header]:
     files, inside = list[Path](), list[Path]()
     for path in map(Path, given):
         if path.is_dir():
-            inside += sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+            walk = os.walk(path, onerror=_refuse)
+            inside += sorted(Path(folder, name) for folder, _, names in walk for name in names)
         elif path.exists():
             files.append(path)
         else:
@@ -131,6 +133,11 @@ def _headers(paths: Paths) -> list[Header]:
     if not headers:
         raise ValueError(f"read_dicom: there are no DICOM images in {', '.join(map(str, given)) or 'an empty list'}")
     return headers
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be read may hold slices: it is not passed over."""
+    raise error
 
 
 def _may_be_dicom(path: Path) -> bool:
