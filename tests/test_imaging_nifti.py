@@ -160,6 +160,15 @@ def test_an_affine_that_makes_no_sense_is_an_error(tmp_path):
         read_nifti(tmp_path / "a.nii")
 
 
+def test_a_unit_that_does_not_exist_is_an_error(tmp_path):
+    write_nifti(oblique(), tmp_path / "a.nii")
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[123] = 7
+    (tmp_path / "a.nii").write_bytes(raw)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'a.nii'}: is truncated or damaged: ")):
+        read_nifti(tmp_path / "a.nii")
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_a_file_cut_off_anywhere_is_an_error_that_names_it(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"

@@ -74,12 +74,12 @@ def read_nifti(path: str | os.PathLike[str], canonical: bool = False, index: int
     place = _place(path, image.shape, index)
     try:
         whole_file = path.name.lower().endswith(".gz")  # gzip would be read from its beginning again for each part
+        unit = UNITS[image.header.get_xyzt_units()[0]]
         data = np.asarray(image.dataobj)[place] if whole_file else image.dataobj[place]
     except MemoryError:
         raise
     except Exception as error:
         raise ValueError(f"{path}: is truncated or damaged: {error}") from error
-    unit = UNITS.get(image.header.get_xyzt_units()[0], 1.0)
     affine = np.diag([unit, unit, unit, 1.0]) @ image.affine
     try:
         volume = Volume(data.T, affine=affine[:, [2, 1, 0, 3]])
