@@ -36,9 +36,9 @@ ALLOWED = {
 #: Who may know the whole: what is built on models.
 HIGH = {
     "models", "training", "steps", "asking", "profiling", "callbacks", "callback_base", "saving", "jobs", "tables",
-    "images", "cli", "benchmarking",
+    "images", "imaging", "cli", "benchmarking",
 }  # fmt: skip
-HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL"}
+HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL", "pydicom", "nibabel"}
 PEERS = {"torch", "keras", "tensorflow", "jax", "onnxruntime"}
 
 
