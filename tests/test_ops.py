@@ -285,6 +285,14 @@ every_engine = pytest.mark.parametrize(
 
 ELEMENTWISE = [name for name, op in OPS.items() if op.elementwise and len(op.inputs) == 1 and not name.endswith("_dx")]
 LOSSES = [name for name in OPS if name.endswith(("_error", "_crossentropy"))]
+
+
+def attributes(name, classes):
+    """Those of a loss on rows of so many classes."""
+    attrs = dict(next(cases(OPS[name]))[1])
+    return {**attrs, "class_weights": (0.25,) * classes} if "class_weights" in attrs else attrs
+
+
 SPECIAL = (np.nan, np.inf, -np.inf)
 
 
@@ -320,7 +328,8 @@ def test_nan_and_infinity_come_through_a_row_at_every_lane(name, engine):
         for value in SPECIAL:
             x = np.tile(np.linspace(0.1, 0.9, size), (size, 1))
             np.fill_diagonal(x, value)
-            assert_like_reference(engine, name, [x, *([] if name == "softmax" else [target])], {})
+            attrs = attributes(name, size)
+            assert_like_reference(engine, name, [x, *([] if name == "softmax" else [target])], attrs)
 
 
 # Bits
@@ -478,6 +487,8 @@ ROWWISE = {
     **dict.fromkeys(("prelu", "transpose", "zero_pad", "crop"), (0,)),
     **{name: (0,) for name in OPS if name.startswith("upsample_")},
     "prelu_dx": (0, 1),
+    **dict.fromkeys(("overlap", "overlap_dx", "tversky_dx"), (0, 1, 2)),
+    **dict.fromkeys(("class_counts", "threshold_counts", "tversky"), (0, 1)),
 }
 
 
