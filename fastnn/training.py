@@ -149,8 +149,8 @@ class Trainable:
 
         Args:
             optimizer: name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
-            loss: name ("binary_crossentropy", "mse", ...) or Loss
-            metrics: names ("accuracy", "auc", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
+            loss: name ("binary_crossentropy", "mse", "dice", ...) or Loss, also a sum of them
+            metrics: names ("accuracy", "auc", "dice", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
 
         Raises:
             ValueError: one of them is unknown; the model stays as it was

@@ -193,8 +193,12 @@ def categorical_focal_crossentropy(p, y, *, gamma, class_weights):
 @op(
     shape=shape_dx(_class_shape),
     terms=lambda g, p, y, **attrs: p[-1] + 32,
-    scale=lambda g, p, y, **attrs: abs(g)[..., None] * _class_scale_dx(_scaled(p), y, 1.0 / p, attrs)
-    + abs(g)[..., None] * _class_scale_dx(_scaled(p), y, 1.0, attrs).sum(-1, keepdims=True) / p.sum(-1, keepdims=True),
+    scale=lambda g, p, y, **attrs: (
+        abs(g)[..., None] * _class_scale_dx(_scaled(p), y, 1.0 / p, attrs)
+        + abs(g)[..., None]
+        * _class_scale_dx(_scaled(p), y, 1.0, attrs).sum(-1, keepdims=True)
+        / p.sum(-1, keepdims=True)
+    ),
     flops=lambda g, p, y, **attrs: work(p, y),
     cases=_class_cases(logits=False, gradient=True),
 )
@@ -223,8 +227,9 @@ def softmax_focal_crossentropy(z, y, *, gamma, class_weights):
 @op(
     shape=shape_dx(_class_shape),
     terms=lambda g, z, y, **attrs: z[-1] + 32,
-    scale=lambda g, z, y, **attrs: abs(g)[..., None]
-    * _class_scale_dx(np.exp(log_softmax(z)), y, _most(z)[..., None], attrs),
+    scale=lambda g, z, y, **attrs: (
+        abs(g)[..., None] * _class_scale_dx(np.exp(log_softmax(z)), y, _most(z)[..., None], attrs)
+    ),
     flops=lambda g, z, y, **attrs: work(z, y),
     cases=_class_cases(logits=True, gradient=True),
 )

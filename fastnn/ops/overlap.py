@@ -95,8 +95,9 @@ def overlap(p, y, w=None):
 @op(
     shape=_shape_dx,
     terms=lambda g, y, w=None: 5,
-    scale=lambda g, y, w=None: (1.0 if w is None else w[..., None])
-    * abs(g).sum(axis=1).reshape(len(g), *(1,) * (y.ndim - 2), g.shape[2]),
+    scale=lambda g, y, w=None: (
+        (1.0 if w is None else w[..., None]) * abs(g).sum(axis=1).reshape(len(g), *(1,) * (y.ndim - 2), g.shape[2])
+    ),
     flops=lambda g, y, w=None: _work((*y[:-1], g[2]), y),
     cases=_cases_dx,
 )
