@@ -150,7 +150,7 @@ class Trainable:
         Args:
             optimizer: name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
             loss: name ("binary_crossentropy", "mse", "dice", ...) or Loss, also a sum of them
-            metrics: names ("accuracy", "auc", "dice", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
+            metrics: names ("accuracy", "dice", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
 
         Raises:
             ValueError: one of them is unknown; the model stays as it was
