@@ -475,7 +475,8 @@ ROWWISE = {
     **dict.fromkeys(("group_norm", "layer_norm_dx"), (0, 1)),
     "group_norm_sums": (0, 1, 2),
     "group_norm_dx": (0, 1, 2, 4),
-    **dict.fromkeys(("prelu", "transpose", "zero_pad", "crop"), (0,)),
+    **dict.fromkeys(("prelu", "transpose", "zero_pad", "crop", "part", "embed"), (0,)),
+    "concatenate": tuple(range(6)),
     **{name: (0,) for name in OPS if name.startswith("upsample_")},
     "prelu_dx": (0, 1),
 }

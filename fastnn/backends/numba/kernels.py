@@ -14,6 +14,7 @@ from fastnn.backends.numba import (  # noqa: F401
     conv,
     data,
     depthwise,
+    join,
     layer_norm,
     loss,
     matrix,
