@@ -1,4 +1,4 @@
-/* Joining along an axis, parts. */
+/* Joining along an axis, parts; repeating and summing along axes. */
 #include "reference_join.h"
 
 /* A join of (n, before, sizes[i], behind) along axis 2. */
@@ -77,8 +77,65 @@ static void large_arrays_are_joined(void)
     for (int i = 0; i < COUNT_OF(large); i++) check_join(&large[i]);
 }
 
+/* ---- repeating and summing ---- */
+
+/* Rows of four axes at most; bit a - 1 of `axes` says whether axis a has size 1 in the smaller array. */
+static void check_repeated(int rank, const int64_t *size, int axes)
+{
+    struct tensor large = {.rank = rank}, small = {.rank = rank};
+    for (int a = 0; a < rank; a++) {
+        large.size[a] = size[a];
+        small.size[a] = a && axes >> (a - 1) & 1 ? 1 : size[a];
+    }
+    const struct sizes z = {.n = size[0], .p = elements(&large) / size[0], .k = elements(&small) / size[0]};
+    struct step s = make("broadcast", "np=nk", z);
+    s.out[0].rank = s.in[0].rank = rank;
+    memcpy(s.out[0].size, large.size, sizeof large.size);
+    memcpy(s.in[0].size, small.size, sizeof small.size);
+    check(&s, "broadcast", ref_broadcast, ROW_BY_ROW);
+    for (int whole = 0; whole < 2; whole++) {
+        s = make("sum_to", "nk=np", z);
+        s.out[0].rank = s.in[0].rank = rank;
+        memcpy(s.out[0].size, small.size, sizeof small.size);
+        memcpy(s.in[0].size, large.size, sizeof large.size);
+        give_workspace(&s, sum_to_workspace(&large, &small));
+        if (whole) fill_whole(&s.in[0], 9);
+        check(&s, "sum_to", ref_sum_to, ROW_BY_ROW);
+    }
+}
+
+static void rows_are_repeated_and_summed(void)
+{
+    for (int turn = 0; turn < 300 / share; turn++) {
+        int64_t size[MAX_RANK];
+        const int rank = (int)pick(2, 6), most = rank < 4 ? 40 : rank < 5 ? 12 : 5;
+        for (int a = 0; a < rank; a++) size[a] = pick(1, a ? most : 4);
+        if (turn % 3 == 0) size[rank - 1] = pick(1, 40);
+        check_repeated(rank, size, (int)pick(0, (1 << (rank - 1)) - 1));
+    }
+    static const struct {
+        int64_t size[4];
+        int axes;
+    } large[] = {
+        {{2, 3, 1100, 5}, 2}, {{2, 40, 33, 3}, 3},  {{1, 1, 30000, 1}, 2}, {{2, 3, 70, 9}, 5},      {{1, 3, 90, 200}, 6},
+        {{3, 1, 1, 20000}, 4}, {{2, 2, 9000, 3}, 4}, {{1, 60, 300, 17}, 3}, {{1, 2, 20000, 2}, 5},   {{2, 1, 3, 17000}, 2},
+        {{1, 1030, 2, 130}, 1}, {{1, 5000, 1, 16}, 1}, {{2, 1025, 3, 4}, 5}, {{1, 70, 50, 1}, 4 + 3},
+    };
+    for (int i = 0; i < COUNT_OF(large); i++) check_repeated(4, large[i].size, large[i].axes);
+}
+
+/* So large that they are written past the caches. */
+static void rows_are_repeated_past_the_caches(void)
+{
+    static const int64_t size[][4] = {{2, 130, 131, 64}, {1, 150, 147, 96}};
+    for (int i = 0; i < COUNT_OF(size); i++)
+        for (int axes = 2; axes < 8; axes++) check_repeated(4, size[i], axes);
+}
+
 void test_join(void)
 {
     arrays_are_joined_and_taken_apart();
+    rows_are_repeated_and_summed();
     if (share == 1) large_arrays_are_joined();
+    if (share == 1) rows_are_repeated_past_the_caches();
 }

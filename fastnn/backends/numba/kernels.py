@@ -11,6 +11,7 @@ on disk. They run on the calling thread, without the GIL.
 
 from fastnn.backends.numba import (  # noqa: F401
     augment,
+    broadcast,
     conv,
     data,
     depthwise,
@@ -18,6 +19,7 @@ from fastnn.backends.numba import (  # noqa: F401
     layer_norm,
     loss,
     matrix,
+    merge,
     metric,
     norm,
     pointwise,
