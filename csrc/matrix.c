@@ -487,6 +487,28 @@ static void kernel_matmul_tn(const struct step *s, const struct lane *lane)
     multiply(&p, lane);
 }
 
+/* y (N, I, J) = a (N, I, K) b (N, J, K)', product by product, each in parts if they are large and few */
+static void kernel_batch_dot(const struct step *s, const struct lane *lane)
+{
+    const struct tensor *a = &s->in[0], *b = &s->in[1];
+    const int64_t n = a->size[0], k = a->size[2], rows = a->size[1], columns = b->size[1];
+    struct product p = {.m = rows, .n = columns, .k = k, .a_row = k, .a_k = 1, .ldb = k == 1 ? columns : k, .b_transposed = k != 1};
+    int64_t parts = 1;
+    while (n * parts < lane->count && rows >= parts * 2 * BLOCK_ROWS) parts *= 2;
+    for (int64_t t = lane->id; t < n * parts; t += lane->count) {
+        const int64_t row = t / parts, m0 = t % parts * rows / parts, m1 = (t % parts + 1) * rows / parts;
+        p.a = (const float *)a->data + row * rows * k;
+        p.b = (const float *)b->data + row * columns * k;
+        p.c = (float *)s->out[0].data + row * rows * columns;
+        if (columns == 1) {
+            multiply_column(&p, m0, m1);
+            continue;
+        }
+        for (int64_t n0 = 0; n0 < columns; n0 += NC)
+            multiply_block(&p, m0, m1, n0, columns - n0 < NC ? columns : n0 + NC, lane->scratch);
+    }
+}
+
 /* out (N, F) = x (N, F) + b (F) */
 static void kernel_add_bias(const struct step *s, const struct lane *lane)
 {

@@ -90,6 +90,46 @@ def test_padding_cropping_and_transposition(backend):
     close(run(backend, "transpose", x, perm=(2, 3, 1)), [[[[0, 3]], [[1, 4]], [[2, 5]]]])
 
 
+def test_joining_and_taking_apart(backend):
+    a, b = [[[1.0, 2.0], [3.0, 4.0]]], [[[5.0], [6.0]]]
+    y = [[[1.0, 2.0, 5.0], [3.0, 4.0, 6.0]]]
+    close(run(backend, "concatenate", a, b, axis=2), y)
+    close(run(backend, "concatenate", a, [[[7.0, 8.0]]], a, axis=1), [[[1, 2], [3, 4], [7, 8], [1, 2], [3, 4]]])
+    close(run(backend, "part", y, axis=2, start=1, size=2), [[[2.0, 5.0], [4.0, 6.0]]])
+    close(run(backend, "embed", b, axis=2, start=1, whole=3), [[[0.0, 5.0, 0.0], [0.0, 6.0, 0.0]]])
+    close(run(backend, "embed", a, axis=1, start=1, whole=3), [[[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]])
+
+
+def test_repeating_and_summing_along_axes(backend):
+    # two pixels of two channels; one number for each channel, or for each pixel
+    close(run(backend, "broadcast", [[[1.0, 2.0]]], shape=(2, 2)), [[[1.0, 2.0], [1.0, 2.0]]])
+    close(run(backend, "broadcast", [[[1.0], [2.0]]], shape=(2, 2)), [[[1.0, 1.0], [2.0, 2.0]]])
+    g = [[[1.0, 2.0], [3.0, 5.0]], [[7.0, 11.0], [13.0, 17.0]]]
+    close(run(backend, "sum_to", g, shape=(1, 2)), [[[4.0, 7.0]], [[20.0, 28.0]]])
+    close(run(backend, "sum_to", g, shape=(2, 1)), [[[3.0], [8.0]], [[18.0], [30.0]]])
+    close(run(backend, "sum_to", g, shape=(1, 1)), [[[11.0]], [[48.0]]])
+
+
+def test_merging_element_by_element(backend):
+    a, b, g = [[1.0, 2.0, 3.0]], [[3.0, 2.0, -1.0]], [[8.0, 4.0, 2.0]]
+    close(run(backend, "subtract", a, b), [[-2.0, 0.0, 4.0]])
+    close(run(backend, "scale", a, factor=-0.5), [[-0.5, -1.0, -1.5]])
+    close(run(backend, "maximum", a, b), [[3.0, 2.0, 3.0]])
+    close(run(backend, "minimum", a, b), [[1.0, 2.0, -1.0]])
+    # where both are equal, each has half of the gradient
+    close(run(backend, "maximum_dx", g, a, b), [[0.0, 2.0, 2.0]])
+    close(run(backend, "maximum_dx", g, b, a), [[8.0, 2.0, 0.0]])
+    arrays = [np.array(array) for array in (g, b, a, b)]
+    assert [part.tolist() for part in OPS["minimum"].gradient(*arrays)] == [[[8.0, 2.0, 0.0]], [[0.0, 2.0, 2.0]]]
+
+
+def test_products_of_rows_with_rows(backend):
+    # rows 1 2 and 0 1 with rows 3 4, 5 6 and 1 -1; in the second item all is twice as large
+    a, b = np.array([[1.0, 2.0], [0.0, 1.0]]), np.array([[3.0, 4.0], [5.0, 6.0], [1.0, -1.0]])
+    y = np.array([[11.0, 17.0, -1.0], [4.0, 6.0, -1.0]])
+    close(run(backend, "batch_dot", [a, 2 * a], [b, 2 * b]), [y, 4 * y])
+
+
 def test_rectifiers(backend):
     attrs = {"negative_slope": 0.5, "limit": 3.0, "threshold": 1.0}
     x, g = [[-1.0, 1.0, 2.0, 5.0]], [[2.0, 4.0, 6.0, 8.0]]

@@ -208,8 +208,8 @@ def direction(rng, name, inputs, number, attrs):
         near |= abs(x - kink) < 4 * STEP * abs(d)
     if name == "dense":
         d *= 1e-3
-    if name == "mean_absolute_error":
-        near |= abs(x - inputs[1]) < 4 * STEP * abs(d)
+    if name in ("mean_absolute_error", "maximum", "minimum"):
+        near |= abs(inputs[0] - inputs[1]) < 4 * STEP * abs(d)
     if name == "random_contrast":  # the mean moves too, by less
         whole = OPS[name].reference(*inputs, **{**attrs, "limits": (-np.inf, np.inf)})
         for limit in attrs["limits"]:
@@ -319,6 +319,18 @@ def test_nan_and_infinity_come_through_an_elementwise_op_at_every_lane(name, eng
             for number, value in enumerate(SPECIAL, start=first):
                 x[number % 4 :: 4] = value
             assert_like_reference(engine, name, [x.reshape(1, size)], attrs)
+
+
+@every_backend
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_nan_comes_through_at_every_lane_from_either_of_two(name, engine):
+    for size in range(1, 34):
+        for place in range(4):
+            for value in SPECIAL:
+                inputs = [np.linspace(-2.0, 3.0, size).reshape(1, size) for _ in range(2)]
+                inputs[0][:, place::4] = value
+                assert_like_reference(engine, name, inputs, {})
+                assert_like_reference(engine, name, inputs[::-1], {})
 
 
 @every_backend
@@ -485,7 +497,9 @@ ROWWISE = {
     **dict.fromkeys(("group_norm", "layer_norm_dx"), (0, 1)),
     "group_norm_sums": (0, 1, 2),
     "group_norm_dx": (0, 1, 2, 4),
-    **dict.fromkeys(("prelu", "transpose", "zero_pad", "crop"), (0,)),
+    **dict.fromkeys(("prelu", "transpose", "zero_pad", "crop", "part", "embed", "broadcast", "sum_to"), (0,)),
+    "batch_dot": (0, 1),
+    "concatenate": tuple(range(6)),
     **{name: (0,) for name in OPS if name.startswith("upsample_")},
     "prelu_dx": (0, 1),
     **dict.fromkeys(("overlap", "overlap_dx", "tversky_dx"), (0, 1, 2)),

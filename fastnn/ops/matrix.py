@@ -14,6 +14,7 @@ import numpy as np
 from fastnn.graph import Shape
 from fastnn.ops.declare import OPS, SIZES, Case, op
 from fastnn.ops.pointwise import DENSE_ACTIVATIONS
+from fastnn.ops.shape import transpose
 
 #: (N, K, F): pairwise distinct, around vector widths and register tiles, and across the cache blocks.
 PRODUCTS = (
@@ -116,6 +117,36 @@ def matmul_nt(g, w):
 def matmul_tn(x, g):
     """``x (N, K).T @ g (N, F) -> (K, F)``: the gradient of matmul with respect to its weights."""
     return _flat(x).T @ _flat(g)
+
+
+def _shape_batch_dot(a: Shape, b: Shape) -> Shape:
+    _check(len(a) == len(b) == 3 and a[0] == b[0] and a[2] == b[2], a, b)
+    return a[0], a[1], b[1]
+
+
+def _batch_dot_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for n, i, j, k in (
+        *((5, 1, 1, k) for k in SIZES), (3, 4, 1, 9), (4, 1, 7, 5), (3, 2, 5, 1), (5, 8, 9, 7), (4, 15, 17, 16),
+        (3, 33, 31, 20), (2, 41, 5, 66), (3, 7, 130, 3), (2, 3, 70, 513), (3, 45, 49, 10), (4, 6, 8, 31),
+    ):  # fmt: skip
+        yield (rng.standard_normal((n, i, k)), rng.standard_normal((n, j, k))), {}
+
+
+def _transposed(x: Any) -> Any:
+    return transpose(x, perm=(2, 1))
+
+
+@op(
+    shape=_shape_batch_dot,
+    gradient=lambda g, y, a, b: (batch_dot(g, _transposed(b)), batch_dot(_transposed(g), _transposed(a))),
+    terms=lambda a, b: a[2],
+    scale=lambda a, b: abs(a) @ abs(b).transpose(0, 2, 1),
+    flops=lambda a, b: 2.0 * math.prod(a) * b[1],
+    cases=_batch_dot_cases,
+)
+def batch_dot(a, b):
+    """``a[n] (I, K) @ b[n] (J, K).T`` for each row n of the batch -> (N, I, J)."""
+    return a @ b.transpose(0, 2, 1)
 
 
 def _shape_add_bias(y: Shape, b: Shape) -> Shape:

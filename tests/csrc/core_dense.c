@@ -38,6 +38,24 @@ static void products_are_right_at_every_edge_of_tiles_and_blocks(void)
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) check_products(blocks[i][0], blocks[i][1], blocks[i][2]);
 }
 
+/* y (n, m, f) = a (n, m, k) b (n, f, k)' */
+static void check_batch_dot(int64_t n, int64_t rows, int64_t columns, int64_t k)
+{
+    struct step s = make("batch_dot", "nmf=nmk,nfk", (struct sizes){.n = n, .m = rows, .f = columns, .k = k});
+    check(&s, "batch_dot", ref_batch_dot, ROW_BY_ROW);
+}
+
+static void products_of_batches_are_right(void)
+{
+    static const int64_t sizes[] = {1, 2, 5, 8, 15, 17, 31, 33, 49};
+    int turn = 0;
+    for (int i = 0; i < COUNT_OF(sizes); i++)
+        for (int j = 0; j < COUNT_OF(sizes); j++, turn++) check_batch_dot(3, sizes[i], sizes[j], sizes[turn % 7]);
+    static const int64_t large[][4] = {{2, 9, 130, 3},   {5, 1, 1, 500}, {2, 300, 7, 9},    {1, 1100, 3, 5}, {3, 1, 530, 2},
+                                       {1, 1030, 1, 33}, {2, 6, 70, 900}, {7, 41, 40, 401}, {1, 5, 9, 1}};
+    for (int i = 0; i < COUNT_OF(large); i++) check_batch_dot(large[i][0], large[i][1], large[i][2], large[i][3]);
+}
+
 static void rows_may_lie_along_several_axes(void)
 {
     static const struct sizes sizes[] = {{.n = 5, .k = 7, .f = 17, SIGNAL(9)},
@@ -115,6 +133,15 @@ static void activations_and_their_gradients_are_right(void)
     }
 }
 
+/* Two arrays, from input `first` on, with NaN here and there, and many equal elements or none. */
+static void fill_pair(struct step *s, int first, int ties)
+{
+    for (int i = first; i < first + 2; i++) {
+        if (ties) fill_whole(&s->in[i], 2);
+        else ((float *)s->in[i].data)[pick(0, elements(&s->in[i]) - 1)] = NAN;
+    }
+}
+
 static void arithmetic_is_right(void)
 {
     for (int l = 0; l < N_LENGTHS; l++) {
@@ -127,6 +154,22 @@ static void arithmetic_is_right(void)
         s.attr.scale = 0.7;
         s.attr.offset = 0.2;
         check(&s, "affine", ref_affine, IN_PLACE);
+        s = make("scale", "p=p", z);
+        s.attr.factor = -1.0 / 3;
+        check(&s, "scale", ref_scale, IN_PLACE);
+        s = make("subtract", "p=p,p", z);
+        check(&s, "subtract", ref_subtract, IN_PLACE);
+        for (int ties = 0; ties < 2; ties++) {
+            s = make("maximum", "p=p,p", z);
+            fill_pair(&s, 0, ties);
+            check(&s, "maximum", ref_maximum, IN_PLACE);
+            s = make("minimum", "p=p,p", z);
+            fill_pair(&s, 0, ties);
+            check(&s, "minimum", ref_minimum, IN_PLACE);
+            s = make("maximum_dx", "p=p,p,p", z);
+            fill_pair(&s, 1, ties);
+            check(&s, "maximum_dx", ref_maximum_dx, IN_PLACE);
+        }
         s = make("clip", "p=p", z);
         s.attr.limit = 0.4;
         check(&s, "clip", ref_clip, IN_PLACE);
@@ -199,6 +242,7 @@ static void rectifiers_are_right(void)
 void test_dense(void)
 {
     products_are_right_at_every_edge_of_tiles_and_blocks();
+    products_of_batches_are_right();
     rows_may_lie_along_several_axes();
     biases_are_added_and_summed();
     activations_and_their_gradients_are_right();

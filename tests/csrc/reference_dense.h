@@ -36,6 +36,11 @@ REF_1(add, x + y, 1)
 REF_1(multiply, x * y, 1)
 REF_1(clip, fmin(fmax(x, -(double)(float)s->attr.limit), (double)(float)s->attr.limit), 0)
 REF_1(reshape, x, 0)
+REF_1(scale, x * s->attr.factor, 2)
+REF_1(subtract, x - y, 1)
+REF_1(maximum, x != x || y != y ? NAN : x > y ? x : y, 0)
+REF_1(minimum, x != x || y != y ? NAN : x < y ? x : y, 0)
+REF_1(maximum_dx, y > IN(2)[i] ? x : y == IN(2)[i] ? x / 2 : 0, 0)
 REF_1(add_rows, x + y, 1)
 
 static void ref_affine(const struct step *s, const struct answer *a)
@@ -98,6 +103,16 @@ static void ref_matmul_tn(const struct step *s, const struct answer *a)
             double size, sum = dot(IN(0) + i, k, IN(1) + j, f, n, &size);
             put(a, 0, i * f + j, sum, EPS * (double)n * size);
         }
+}
+
+static void ref_batch_dot(const struct step *s, const struct answer *a)
+{
+    const int64_t rows = s->in[0].size[1], columns = s->in[1].size[1], k = s->in[0].size[2];
+    for (int64_t i = 0; i < elements(&s->out[0]); i++) {
+        const int64_t left = i / columns, right = i / columns / rows * columns + i % columns;
+        double size, sum = dot(IN(0) + left * k, 1, IN(1) + right * k, 1, k, &size);
+        put(a, 0, i, sum, EPS * (double)k * size);
+    }
 }
 
 static void ref_add_bias(const struct step *s, const struct answer *a)

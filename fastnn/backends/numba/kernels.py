@@ -11,13 +11,16 @@ on disk. They run on the calling thread, without the GIL.
 
 from fastnn.backends.numba import (  # noqa: F401
     augment,
+    broadcast,
     conv,
     data,
     depthwise,
     focal,
+    join,
     layer_norm,
     loss,
     matrix,
+    merge,
     metric,
     norm,
     overlap,

@@ -11,12 +11,14 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from fastnn.backends.numba.elementary import ZERO
-from fastnn.backends.numba.jit import IN1, IN2, INTEGER, KERNELS, OUT1, OUT2, Arrays, compiled, inner, kernel
+from fastnn.backends.numba.jit import IN1, IN2, INTEGER, KERNELS, OUT1, OUT2, Arrays, compiled, define, inner, kernel
 from fastnn.backends.numba.vector import LANES, fma, load, pointer, positive, spread, store
 from fastnn.ops.matrix import SUM_ROWS
 
+OUT3, IN3 = types.Array(types.float32, 3, "C"), types.Array(types.float32, 3, "C", readonly=True)
 WIDE = 2 * LANES
 #: With fewer rows, or weights that stay in the cache anyway, copying the weights costs more than it gains.
 PACK_ROWS, PACK_SIZE = 12, 8192
@@ -130,6 +132,13 @@ def _matmul_nt(dx, g, w):  # type: ignore[no-untyped-def]
     _product(dx, g, 0, w, NO_BIAS, f, f, 1, True, False)
 
 
+@compiled(OUT3, IN3, IN3)
+def _batch_dot(y, a, b):  # type: ignore[no-untyped-def]
+    k = a.shape[2]
+    for n in range(len(y)):
+        _product(y[n], a[n], 0, b[n], NO_BIAS, k, k, 1, True, False)
+
+
 @compiled(OUT2, IN2, IN2, IN2)
 def _dense_dx_relu(dx, g, w, y):  # type: ignore[no-untyped-def]
     f = g.shape[1]
@@ -214,3 +223,6 @@ def add_bias(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
 @kernel
 def sum_rows(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
     _sum_rows.run(outputs[0], flat(inputs[0]))
+
+
+define("batch_dot", _batch_dot)

@@ -1,0 +1,47 @@
+"""Two arrays made one, element by element."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnn.backends.numba.elementary import HALF, ZERO
+from fastnn.backends.numba.jit import IN1, OUT1, REAL, compiled, define
+
+
+@compiled(OUT1, IN1, REAL)
+def _scale(y, x, factor):  # type: ignore[no-untyped-def]
+    by = np.float32(factor)
+    for i in range(x.size):
+        y[i] = by * x[i]
+
+
+@compiled(OUT1, IN1, IN1)
+def _subtract(y, a, b):  # type: ignore[no-untyped-def]
+    for i in range(a.size):
+        y[i] = a[i] - b[i]
+
+
+@compiled(OUT1, IN1, IN1)
+def _maximum(y, a, b):  # type: ignore[no-untyped-def]
+    for i in range(a.size):
+        y[i] = a[i] if (a[i] >= b[i]) | (a[i] != a[i]) else b[i]
+
+
+@compiled(OUT1, IN1, IN1)
+def _minimum(y, a, b):  # type: ignore[no-untyped-def]
+    for i in range(a.size):
+        y[i] = a[i] if (a[i] <= b[i]) | (a[i] != a[i]) else b[i]
+
+
+@compiled(OUT1, IN1, IN1, IN1)
+def _maximum_dx(da, g, a, b):  # type: ignore[no-untyped-def]
+    for i in range(a.size):
+        rest = HALF * g[i] if a[i] == b[i] else ZERO
+        da[i] = g[i] if a[i] > b[i] else rest
+
+
+define("scale", _scale, "factor", flat=True)
+define("subtract", _subtract, flat=True)
+define("maximum", _maximum, flat=True)
+define("minimum", _minimum, flat=True)
+define("maximum_dx", _maximum_dx, flat=True)
