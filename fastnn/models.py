@@ -188,7 +188,9 @@ class Model(Trainable):
         if isinstance(names, tuple) and isinstance(form, tuple) and set(form) == set(names):
             given = [x[name] for name in names]
         elif len(given) != len(network.inputs) or isinstance(form, tuple):
-            raise ValueError(f"{self.name}: takes {len(network.inputs)} Tensors, as {self.input_shape}. Received: {x!r}")
+            raise ValueError(
+                f"{self.name}: takes {len(network.inputs)} Tensors, as {self.input_shape}. Received: {x!r}"
+            )
         for tensor, own in zip(given, network.inputs, strict=True):
             if not isinstance(tensor, Tensor) or tensor.shape[1:] != own.shape[1:]:
                 raise ValueError(f"{self.name}: takes Tensors of shape {self.input_shape}. Received: {x!r}")
@@ -211,8 +213,8 @@ class Model(Trainable):
         return TrainStep(self, batch or 32).plan
 
     def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
-        """Print a table of the layers: name, output shape, number of weights, bytes of the output for one row; and, unless
-        each layer takes the output of the one before, what it takes.
+        """Print a table of the layers: name, output shape, number of weights, bytes of the output for one row; and,
+        unless each layer takes the output of the one before, what it takes.
         """
         self._built()
         text = summary(self)
@@ -480,13 +482,13 @@ def model_from_config(description: Mapping[str, Any], most_weights: int | None =
             tensor = layers[0].tensor()
             for layer in layers[1:]:
                 tensor = layer(tensor)  # declares the weights
-        else:
-            inputs, outputs = described(what, settings, {layer.name: layer for layer in layers})
+        by_name = {layer.name: layer for layer in layers}
+        ends = None if kind == "Sequential" else described(what, settings, by_name)
         size = sum(layer.count_params() for layer in layers)
         if most_weights is not None and size > most_weights:
             raise ValueError(f"{what}: must have at most {most_weights} weights. Received: {size}")
-        if kind == "Model":
-            return Model(inputs, outputs, name=name)
+        if ends is not None:
+            return Model(*ends, name=name)
         model = Sequential(layers, name=name)
         model.build()
         return model

@@ -62,12 +62,16 @@ class Network:
         if len({id(tensor) for tensor in given}) < len(given):
             raise ValueError(f"{what}: inputs must be different Tensors. Received: {inputs!r}")
         self.inputs = given
-        entries = [t.source if isinstance(t.source.layer, InputLayer) else InputLayer(t.shape[1:]).tensor().source for t in given]
+        entries = [
+            tensor.source if isinstance(tensor.source.layer, InputLayer) else _entry(tensor).source for tensor in given
+        ]
         self.calls = entries + _between(what, given, self.outputs)
         used = {id(tensor) for call in self.calls for tensor in call.inputs} | {id(tensor) for tensor in self.outputs}
         for tensor in given:
             if id(tensor) not in used:
-                raise ValueError(f"{what}: each input must lead to an output. Received: {tensor.name!r}, which does not")
+                raise ValueError(
+                    f"{what}: each input must lead to an output. Received: {tensor.name!r}, which does not"
+                )
         names = [layer.name for layer in self.layers]
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -138,7 +142,11 @@ def described(what: str, description: Mapping[str, Any], layers: Mapping[str, La
         found, form = flatten(given)
         for index in found:
             if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(made):
-                raise ValueError(f"{what}: a call can take what calls before it made, 0 to {len(made) - 1}. Received: {given!r}"[:300])
+                raise ValueError(
+                    f"{what}: a call can take what calls before it made, 0 to {len(made) - 1}. Received: {given!r}"[
+                        :300
+                    ]
+                )
         if not found or (isinstance(form, tuple) and not all(isinstance(key, str) for key in form)):
             raise ValueError(f"{what}: inputs and outputs must be named by numbers. Received: {given!r}"[:300])
         return in_form(form, [made[index] for index in found])
@@ -150,7 +158,9 @@ def described(what: str, description: Mapping[str, Any], layers: Mapping[str, La
         if layer is None or isinstance(call["inputs"], Mapping):
             raise ValueError(f"{what}: calls must be of its layers. Received: {call!r}"[:300])
         if isinstance(layer, InputLayer) != (call["inputs"] is None):
-            raise ValueError(f"{what}: an Input is called on nothing, other layers on something. Received: {call!r}"[:300])
+            raise ValueError(
+                f"{what}: an Input is called on nothing, other layers on something. Received: {call!r}"[:300]
+            )
         made += [layer.tensor()] if isinstance(layer, InputLayer) else flatten(layer(tensors(call["inputs"])))[0]
     return tensors(description["inputs"]), tensors(description["outputs"])
 
@@ -166,6 +176,11 @@ def _tensors(what: str, name: str, given: Any) -> tuple[list[Tensor], Form]:
     return tensors, form
 
 
+def _entry(tensor: Tensor) -> Tensor:
+    """An Input of the shape of a Tensor that was made by a layer."""
+    return InputLayer([size for size in tensor.shape[1:] if size is not None]).tensor()
+
+
 def _between(what: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Call]:
     """The calls behind the outputs, as far as the inputs, in the order in which they were made."""
     known = {id(tensor) for tensor in inputs}
@@ -177,10 +192,13 @@ def _between(what: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> 
             continue
         call = tensor.source
         if call is None:
-            raise ValueError(f"{what}: outputs must be made from inputs by layers. Received: {tensor!r}, made otherwise")
+            raise ValueError(
+                f"{what}: outputs must be made from inputs by layers. Received: {tensor!r}, made otherwise"
+            )
         if not call.inputs:
             raise ValueError(
-                f"{what}: outputs must be made from inputs by layers. Received: an output that also needs {tensor.name!r}"
+                f"{what}: outputs must be made from inputs by layers. "
+                f"Received: an output that also needs {tensor.name!r}"
             )
         if id(call) not in found:
             found[id(call)] = call

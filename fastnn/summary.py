@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def summary(model: Model) -> str:
-    """A line for each call of a layer: output shape, weights (where the layer is called first), bytes of the outputs for
-    one row; and what it takes, unless that is always the output of the line before.
+    """A line for each call of a layer: output shape, weights (where the layer is called first), bytes of the outputs
+    for one row; and what it takes, unless that is always the output of the line before.
     """
     network, width = model.network, np.dtype(model.dtype).itemsize
     name_of: dict[int, str] = {}
@@ -36,7 +36,10 @@ def summary(model: Model) -> str:
         rows = [row[:-1] for row in rows]
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
     lines = [
-        "  ".join(f"{cell:>{w}}" if c in (2, 3) else f"{cell:<{w}}" for c, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(
+            f"{cell:>{w}}" if c in (2, 3) else f"{cell:<{w}}"
+            for c, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]
     line = "-" * max(map(len, lines))

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastnn import config, initializers, regularizers
 from fastnn.configurable import Configurable, whole
-from fastnn.graph import Node, Place, Shape, Tensor
+from fastnn.graph import Node, Place, Tensor
 
 _names: Counter[str] = Counter()
 _versions = itertools.count()
@@ -172,7 +172,7 @@ class Layer(Configurable):
         raise NotImplementedError
 
     def __call__(self, x: Any, training: Any = None) -> Any:
-        """Apply the layer to a Tensor (from ``Input``) or to an array of rows; to a list of them if it takes several."""
+        """Apply the layer to a Tensor (from ``Input``) or an array of rows; to a list of them if it takes several."""
         given = self._given(x)
         symbolic = isinstance(given[0], Tensor)
         if not symbolic:
@@ -189,7 +189,9 @@ class Layer(Configurable):
         if symbolic:
             result = self.call(arguments)
             outputs = list(result) if isinstance(result, list | tuple) else [result]
-            outputs = [Tensor(t.shape, node=t.node, place=t.place) if any(t is i for i in given) else t for t in outputs]
+            outputs = [
+                Tensor(t.shape, node=t.node, place=t.place) if any(t is i for i in given) else t for t in outputs
+            ]
             Call(self, given, self.several, outputs)
             return outputs if isinstance(result, list | tuple) else outputs[0]
         for weight in self.weights:

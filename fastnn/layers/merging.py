@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from fastnn.configurable import whole
 from fastnn.graph import Shape
 from fastnn.layers.base import Layer, Training
-from fastnn.ops import join, pointwise, shape
+from fastnn.ops import broadcast, join, matrix, merge, pointwise, shape
 
 #: Arrays that the op `concatenate` takes at a time.
 AT_ONCE = 6
@@ -48,7 +48,7 @@ class Merge(Layer):
         return largest
 
     def call(self, x: Sequence[Any], training: Training | None = None) -> Any:
-        given = [each if each.shape[1:] == self.sizes else join.broadcast(each, shape=self.sizes) for each in x]
+        given = [each if each.shape[1:] == self.sizes else broadcast.broadcast(each, shape=self.sizes) for each in x]
         return self.combine(given)
 
     def combine(self, x: list[Any]) -> Any:
@@ -83,7 +83,7 @@ class Subtract(Merge):
     most = 2
 
     def combine(self, x: list[Any]) -> Any:
-        return pointwise.subtract(*x)
+        return merge.subtract(*x)
 
 
 class Multiply(Merge):
@@ -112,7 +112,7 @@ class Average(Merge):
     """
 
     def combine(self, x: list[Any]) -> Any:
-        return pointwise.scale(reduce(pointwise.add, x), factor=1.0 / len(x))
+        return merge.scale(reduce(pointwise.add, x), factor=1.0 / len(x))
 
 
 class Maximum(Merge):
@@ -126,7 +126,7 @@ class Maximum(Merge):
     """
 
     def combine(self, x: list[Any]) -> Any:
-        return reduce(join.maximum, x)
+        return reduce(merge.maximum, x)
 
 
 class Minimum(Merge):
@@ -140,7 +140,7 @@ class Minimum(Merge):
     """
 
     def combine(self, x: list[Any]) -> Any:
-        return reduce(join.minimum, x)
+        return reduce(merge.minimum, x)
 
 
 class Concatenate(Layer):
@@ -196,7 +196,6 @@ class Dot(Layer):
 
     Args:
         axes: int, or (axis of the first, axis of the second); not the batch's
-        normalize: whether both are first divided by their lengths along these axes: cosine similarity
         name: made up if None
 
     Inputs (N, K) and (N, K) give (N, 1); (N, I, K) and (N, J, K) with axes=2 give (N, I, J): what is left of the first,
@@ -214,13 +213,12 @@ class Dot(Layer):
 
     several: ClassVar[bool] = True
 
-    def __init__(self, axes: int | Sequence[int], normalize: bool = False, name: str | None = None) -> None:
+    def __init__(self, axes: int | Sequence[int], name: str | None = None) -> None:
         super().__init__(name=name)
         pair = (axes, axes) if isinstance(axes, int) else tuple(axes)
         if len(pair) != 2 or not all(isinstance(axis, int) and axis for axis in pair):
             raise ValueError(f"Dot: axes must be an axis, or two, not the batch's. Received: axes={axes!r}")
         self.axes = axes if isinstance(axes, int) else list(pair)
-        self.normalize = bool(normalize)
 
     def build(self, shapes: Sequence[Shape]) -> None:
         if len(shapes) != 2 or any(len(each) not in (2, 3) for each in shapes):
@@ -240,9 +238,14 @@ class Dot(Layer):
                 each = shape.reshape(each, shape=(1, each.shape[1]))
             elif axis == 1:
                 each = shape.transpose(each, perm=(2, 1))
-            rows.append(join.unit_rows(each) if self.normalize else each)
-        y = join.batch_dot(*rows)
-        left = [size for each, axis in zip(x, self.along, strict=True) for i, size in enumerate(each.shape) if i not in (0, axis)]
+            rows.append(each)
+        y = matrix.batch_dot(*rows)
+        left = [
+            size
+            for each, axis in zip(x, self.along, strict=True)
+            for i, size in enumerate(each.shape)
+            if i not in (0, axis)
+        ]
         return shape.reshape(y, shape=tuple(left) or (1,)) if tuple(left) != y.shape[1:] else y
 
 
