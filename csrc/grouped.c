@@ -3,23 +3,23 @@
  * Lane f * G + i has filter f of group i; G is a power of 2. What the groups of a bundle read side by side, channel c of
  * each, is G numbers that are repeated over the lanes, which a load does by itself. For that the channels of a pixel are
  * brought into this order when they are copied to a band, with the zeros around it, and outputs into theirs before they are
- * stored. Where three elements of the window lie side by side, an input is loaded once for all of them.
+ * stored. Where three elements of the window lie side by side and registers are many, an input is loaded once for all three.
  *
  * Each output is one chain of multiply-adds in the order of the window's rows, whatever tile it falls in. */
 
-#if defined(ISA_AVX512) || defined(ISA_NEON) /* sums, three weights or gradients and an input in 32 registers */
+#if defined(ISA_AVX512) || defined(ISA_NEON) /* 32 registers: sums, three weights or gradients, an input */
 enum { BUNDLE_ROWS = 14, TRIPLE_ROWS = 8 };
 #elif defined(ISA_AVX2)
-enum { BUNDLE_ROWS = 12, TRIPLE_ROWS = 4 }; /* in 16 */
+enum { BUNDLE_ROWS = 12, TRIPLE_ROWS = 0 }; /* 16: single elements are as fast */
 #else
-enum { BUNDLE_ROWS = 8, TRIPLE_ROWS = 4 };
+enum { BUNDLE_ROWS = 8, TRIPLE_ROWS = 0 };
 #endif
 
 enum {
     BUNDLE_FLOATS = 128 << 10,        /* of a block's inputs, or of its gradients: they stay in the second-level cache */
     BUNDLE_CHANNELS = 256,            /* about so many are copied at a time: they lie side by side */
     PANEL_FLOATS = PACKED_FLOATS / 8, /* most weights of a bundle */
-    BUNDLE_SPACE = BUNDLE_FLOATS + 2 * VL * BUNDLE_CHANNELS,
+    BUNDLE_SPACE = BUNDLE_FLOATS + VL * BUNDLE_CHANNELS,
     BUNDLE_LEVELS = VL == 16 ? 5 : VL == 8 ? 4 : VL == 4 ? 3 : 1, /* G = 1, 2, 4 ... VL */
 };
 _Static_assert(sizeof(float) * (2 * BUNDLE_SPACE + (size_t)PACKED_FLOATS) + sizeof(int64_t) * PANEL_FLOATS / VL
@@ -105,19 +105,24 @@ typedef void bundle_kernel(const struct bundle_tile *t);
     static void gradient_##taps##_##side##_##rows(const struct bundle_tile *t) { bundle_gradient(side, taps, rows, t); }
 #define NAME_OUTPUTS(taps, side, rows) outputs_##taps##_##side##_##rows,
 #define NAME_GRADIENT(taps, side, rows) gradient_##taps##_##side##_##rows,
-#define ROWS4(X, taps, side) X(taps, side, 1) X(taps, side, 2) X(taps, side, 3) X(taps, side, 4)
-#define ROWS8(X, taps, side) ROWS4(X, taps, side) X(taps, side, 5) X(taps, side, 6) X(taps, side, 7) X(taps, side, 8)
+#define ROWS8(X, taps, side) \
+    X(taps, side, 1) X(taps, side, 2) X(taps, side, 3) X(taps, side, 4) X(taps, side, 5) X(taps, side, 6) X(taps, side, 7) \
+    X(taps, side, 8)
 #define ROWS12(X, taps, side) ROWS8(X, taps, side) X(taps, side, 9) X(taps, side, 10) X(taps, side, 11) X(taps, side, 12)
 #define ROWS14(X, taps, side) ROWS12(X, taps, side) X(taps, side, 13) X(taps, side, 14)
 #if defined(ISA_AVX512) || defined(ISA_NEON)
-#define ROWS ROWS14
-#define ROWS_TRIPLE ROWS8
-#elif defined(ISA_AVX2)
+#define TILES(side) ROWS14(OUTPUTS, 1, side) ROWS14(GRADIENT, 1, side) ROWS14(OUTPUTS, 3, side) ROWS8(GRADIENT, 3, side)
+#define NAMES(side) \
+    {{{ROWS14(NAME_OUTPUTS, 1, side)}, {ROWS14(NAME_OUTPUTS, 3, side)}}, \
+     {{ROWS14(NAME_GRADIENT, 1, side)}, {ROWS8(NAME_GRADIENT, 3, side)}}},
+#else
+#if defined(ISA_AVX2)
 #define ROWS ROWS12
-#define ROWS_TRIPLE ROWS4
 #else
 #define ROWS ROWS8
-#define ROWS_TRIPLE ROWS4
+#endif
+#define TILES(side) ROWS(OUTPUTS, 1, side) ROWS(GRADIENT, 1, side)
+#define NAMES(side) {{{ROWS(NAME_OUTPUTS, 1, side)}}, {{ROWS(NAME_GRADIENT, 1, side)}}},
 #endif
 #if VL == 16
 #define SIDES(X) X(1) X(2) X(4) X(8) X(16)
@@ -128,11 +133,6 @@ typedef void bundle_kernel(const struct bundle_tile *t);
 #else
 #define SIDES(X) X(1)
 #endif
-#define TILES(side) \
-    ROWS(OUTPUTS, 1, side) ROWS(OUTPUTS, 3, side) ROWS(GRADIENT, 1, side) ROWS_TRIPLE(GRADIENT, 3, side)
-#define NAMES(side)                                                                                                   \
-    {{{ROWS(NAME_OUTPUTS, 1, side)}, {ROWS(NAME_OUTPUTS, 3, side)}},                                                  \
-     {{ROWS(NAME_GRADIENT, 1, side)}, {ROWS_TRIPLE(NAME_GRADIENT, 3, side)}}},
 
 SIDES(TILES)
 
@@ -143,12 +143,10 @@ static bundle_kernel *const bundle_tiles[BUNDLE_LEVELS][2][2][BUNDLE_ROWS] = {SI
 #undef GRADIENT
 #undef NAME_OUTPUTS
 #undef NAME_GRADIENT
-#undef ROWS4
 #undef ROWS8
 #undef ROWS12
 #undef ROWS14
 #undef ROWS
-#undef ROWS_TRIPLE
 #undef SIDES
 #undef TILES
 #undef NAMES
@@ -162,7 +160,7 @@ struct bundles {
     int64_t f, c;                    /* of a group */
     int64_t taps, panel;             /* elements of the window; floats of a bundle's weights */
     int joined, triple;              /* a row of the window lies side by side; it has three elements, outputs one apart */
-    vi to_sums, to_outputs, to_band; /* from (i, f) of memory to (f, i) of lanes, the other way round, from (i, c) to (c, i) */
+    vi to_sums, to_outputs, to_band; /* from (i, f) in memory to (f, i) in lanes; back; from (i, c) to (c, i) */
     vi part;                         /* where channels of all groups are more than a vector: lane / G */
     vm of[VL];                       /* lanes of group i */
 };
@@ -181,7 +179,7 @@ static struct bundles bundles_of(const struct correlation *p, int64_t groups)
     k.taps = p->axis[AXIS_D].taps * p->axis[AXIS_H].taps * w->taps;
     k.panel = k.taps * k.c * VL;
     k.joined = w->spacing == 1 || w->taps == 1;
-    k.triple = w->spacing == 1 && w->taps == 3 && w->step == 1;
+    k.triple = TRIPLE_ROWS > 0 && w->spacing == 1 && w->taps == 3 && w->step == 1;
     for (; 2 * k.side * k.f <= VL && k.side < groups; k.level++) k.side *= 2;
     k.count = (groups + k.side - 1) / k.side;
     int32_t to_sums[VL], to_outputs[VL], to_band[VL], part[VL];
@@ -246,7 +244,7 @@ static struct distances distances_of(const struct bundles *k, const struct block
     struct distances s = {.pixel = k->side * k->c};
     s.line = reach(w, b->w1 - b->w0) * s.pixel;
     s.plane = reach(h, b->h1 - b->h0) * s.line;
-    s.bundle = (d->taps * s.plane + 2 * VL) / VL * VL; /* the last store may go too far by less than a vector */
+    s.bundle = (d->taps * s.plane + VL - 1) / VL * VL;
     return s;
 }
 
@@ -262,13 +260,13 @@ static int64_t list_segments(const struct bundles *k, const struct distances *s,
     return n;
 }
 
-/* to (c, G) = from (groups, c); what is written too much behind it is put right by the next pixel */
+/* to (c, G) = from (groups, c) */
 INLINE void copy_pixel(const struct bundles *k, float *to, const float *from, int64_t groups)
 {
     if (k->side == 1) {
-        for (int64_t c = 0; c < k->c; c += VL) v_store(to + c, v_load_n(from + c, k->c - c));
+        for (int64_t c = 0; c < k->c; c += VL) v_store_n(to + c, v_load_n(from + c, k->c - c), k->c - c);
     } else if (k->side * k->c <= VL) {
-        v_store(to, v_pick(v_load_n(from, groups * k->c), k->to_band));
+        v_store_n(to, v_pick(v_load_n(from, groups * k->c), k->to_band), k->side * k->c);
     } else {
         const int64_t most = VL / k->side;
         for (int64_t c = 0; c < k->c; c += most) {
@@ -276,7 +274,7 @@ INLINE void copy_pixel(const struct bundles *k, float *to, const float *from, in
             vf v = v_zero();
             for (int64_t i = 0; i < groups; i++)
                 v = v_select(k->of[i], v_pick(v_load_n(from + i * k->c + c, n), k->part), v);
-            v_store(to + c * k->side, v);
+            v_store_n(to + c * k->side, v, n * k->side);
         }
     }
 }
@@ -290,7 +288,8 @@ static void copy_rows(const struct bundles *k, const struct block *b, const stru
     const int64_t w0 = b->w0 * w->step + w->first, width = reach(w, b->w1 - b->w0);
     for (int64_t j = 0; j < d->taps; j++) {
         for (int64_t i = i0; i < i1; i++) {
-            const float *from = input_row(p, b->n, b->d * d->step + d->first + j * d->spacing, b->h0 * h->step + h->first + i);
+            const float *from = input_row(p, b->n, b->d * d->step + d->first + j * d->spacing,
+                                          b->h0 * h->step + h->first + i);
             float *to = memory + j * s->plane + i * s->line;
             int64_t low, high;
             pixels_there(from, w0, width, w->size, &low, &high);
@@ -466,7 +465,8 @@ static void gradient_groups(const struct correlation *p, int64_t groups, int64_t
     int64_t *segment = (int64_t *)(sums + PACKED_FLOATS);
     for (int64_t task = lane->id; task < parts * ranges; task += lane->count) {
         const int64_t part = task / ranges, range = task % ranges;
-        const int64_t first = range * k.count / ranges, last = (range + 1) * k.count / ranges, end = (part + 1) * rows / parts;
+        const int64_t first = range * k.count / ranges, last = (range + 1) * k.count / ranges;
+        const int64_t end = (part + 1) * rows / parts;
         memset(sums, 0, (size_t)((last - first) * k.panel) * sizeof *sums);
         for (int64_t row = part * rows / parts; row < end;) {
             struct block b = rows_from(p, row, end, cut.rows);
@@ -487,8 +487,9 @@ static void gradient_groups(const struct correlation *p, int64_t groups, int64_t
         }
         float *to = part ? workspace + (part - 1) * outputs * p->ldw : dw;
         for (int64_t bundle = first; bundle < last; bundle++)
-            for (int64_t i = 0; i < outputs; i++)
-                v_store_n(to + i * p->ldw + bundle * k.side * k.f,
-                          v_pick(v_load(sums + (bundle - first) * k.panel + i * VL), k.to_outputs), groups_in(&k, bundle) * k.f);
+            for (int64_t i = 0; i < outputs; i++) {
+                const vf v = v_pick(v_load(sums + (bundle - first) * k.panel + i * VL), k.to_outputs);
+                v_store_n(to + i * p->ldw + bundle * k.side * k.f, v, groups_in(&k, bundle) * k.f);
+            }
     }
 }
