@@ -8,7 +8,9 @@
  * holds the windows' elements one after the other instead (the window dilated far, or very large).
  *
  * The gradient of the input is the same with the weights turned round; with strides, it falls into phases, each of which
- * sees only some of the window. The gradient of the weights is a product along the pixels. */
+ * sees only some of the window. The gradient of the weights is a product along the pixels.
+ *
+ * Groups are done one after the other, unless they have so few filters that several fit in a vector: see grouped.c. */
 #include "window.h"
 
 enum {
