@@ -8,7 +8,9 @@
  * holds the windows' elements one after the other instead (the window dilated far, or very large).
  *
  * The gradient of the input is the same with the weights turned round; with strides, it falls into phases, each of which
- * sees only some of the window. The gradient of the weights is a product along the pixels. */
+ * sees only some of the window. The gradient of the weights is a product along the pixels.
+ *
+ * Groups are done one after the other, unless they have so few filters that several fit in a vector: see grouped.c. */
 #include "window.h"
 
 enum {
@@ -313,7 +315,10 @@ static void correlate(const struct correlation *p, const struct lane *lane)
                     const int64_t columns = p->f - panel * NR < NR ? p->f - panel * NR : NR;
                     float *weights = once ? packed + (panel - p0) * panel_floats : packed;
                     if (!once) pack_weights(p, weights, t0, t1, c0, c, panel * NR, columns);
-                    if (far) ahead = (struct ahead){.part = {{packed + (panel + 1 < p1 ? panel + 1 - p0 : 0) * panel_floats, panel_floats / CACHE_LINE}}};
+                    if (far) { /* the next panel, after the last one the first */
+                        const float *next = packed + (panel + 1 < p1 ? panel + 1 - p0 : 0) * panel_floats;
+                        ahead = (struct ahead){.part = {{next, panel_floats / CACHE_LINE}}};
+                    }
                     correlate_block(p, &b, &band, weights, &ahead, panel * NR, columns, t0 == 0 && c0 == 0,
                                     t1 == taps && c0 + c == p->c);
                 }
@@ -484,7 +489,8 @@ static void gradient_block(const struct gradient *q, const struct block *b, cons
         const int64_t turns = band->turn ? run / band->turn : 0, bends = band->bend ? turns / band->bend : 0;
         const float *from = g + panel * NR;
         int64_t ld = p->ldy;
-        if (columns % VL || (p->ldy > NR && u1 - u0 > 4)) { /* whole vectors would reach into the next pixel; lines lie far apart */
+        /* whole vectors would reach into the next pixel, or the lines lie far apart */
+        if (columns % VL || (p->ldy > NR && u1 - u0 > 4)) {
             if (ready != panel) {
                 pack(packed, from, ld, (b->h1 - b->h0) * width, columns);
                 ready = panel;

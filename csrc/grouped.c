@@ -3,155 +3,20 @@
  * Lane f * G + i has filter f of group i; G is a power of 2. What the groups of a bundle read side by side, channel c of
  * each, is G numbers that are repeated over the lanes, which a load does by itself. For that the channels of a pixel are
  * brought into this order when they are copied to a band, with the zeros around it, and outputs into theirs before they are
- * stored. Where three elements of the window lie side by side, an input is loaded once for all of them.
+ * stored. Where three elements of the window lie side by side and registers are many, an input is loaded once for all three.
  *
  * Each output is one chain of multiply-adds in the order of the window's rows, whatever tile it falls in. */
 
-#if defined(ISA_AVX512) || defined(ISA_NEON) /* sums, three weights or gradients and an input in 32 registers */
-enum { BUNDLE_ROWS = 14, TRIPLE_ROWS = 8 };
-#elif defined(ISA_AVX2)
-enum { BUNDLE_ROWS = 12, TRIPLE_ROWS = 4 }; /* in 16 */
-#else
-enum { BUNDLE_ROWS = 8, TRIPLE_ROWS = 4 };
-#endif
+#include "grouped_tile.h"
 
 enum {
     BUNDLE_FLOATS = 128 << 10,        /* of a block's inputs, or of its gradients: they stay in the second-level cache */
     BUNDLE_CHANNELS = 256,            /* about so many are copied at a time: they lie side by side */
     PANEL_FLOATS = PACKED_FLOATS / 8, /* most weights of a bundle */
-    BUNDLE_SPACE = BUNDLE_FLOATS + 2 * VL * BUNDLE_CHANNELS,
-    BUNDLE_LEVELS = VL == 16 ? 5 : VL == 8 ? 4 : VL == 4 ? 3 : 1, /* G = 1, 2, 4 ... VL */
+    BUNDLE_SPACE = BUNDLE_FLOATS + VL * BUNDLE_CHANNELS,
 };
 _Static_assert(sizeof(float) * (2 * BUNDLE_SPACE + (size_t)PACKED_FLOATS) + sizeof(int64_t) * PANEL_FLOATS / VL
                <= TEAM_SCRATCH, "they fit in the scratch");
-
-/* ---- tiles ---- */
-
-struct bundle_tile {
-    const float *a; /* what output 0 reads, from the first channel of the tile on */
-    int64_t stride; /* from output to output */
-    const float *b; /* weights, packed; in a gradient, those of outputs, a vector each */
-    float *sums;
-    /* Outputs: pieces of the window, at a + segment[i], of k times G numbers. */
-    const int64_t *segment;
-    int64_t segments, k;
-    /* A gradient: rows of outputs; from one element of the window to the next in sums. */
-    int64_t lines, a_line, width, tap;
-};
-
-/* sums (outputs, VL) = the outputs of a bundle; taps of a row of the window are taken together */
-INLINE void bundle_outputs(const int side, const int taps, const int outputs, const struct bundle_tile *t)
-{
-    vf sum[BUNDLE_ROWS];
-    const float *b = t->b;
-    const int64_t stride = t->stride;
-    UNROLL for (int i = 0; i < outputs; i++) sum[i] = v_zero();
-    for (int64_t segment = 0; segment < t->segments; segment++) {
-        const float *row[(BUNDLE_ROWS + 4) / 3];
-        UNROLL for (int i = 0; i < outputs + taps - 1; i += 3) row[i / 3] = t->a + t->segment[segment] + i * stride;
-        for (int64_t k = t->k; k > 0; k--, b += taps * VL) {
-            vf w[3];
-            UNROLL for (int j = 0; j < taps; j++) w[j] = v_load(b + j * VL);
-            UNROLL for (int i = 0; i < outputs + taps - 1; i++) {
-                const vf x = v_repeat(side, row[i / 3] + i % 3 * stride);
-                UNROLL for (int j = 0; j < taps; j++)
-                    if (i >= j && i - j < outputs) sum[i - j] = v_fma(x, w[j], sum[i - j]);
-            }
-            UNROLL for (int i = 0; i < outputs + taps - 1; i += 3) row[i / 3] += side;
-        }
-    }
-    UNROLL for (int i = 0; i < outputs; i++) v_store(t->sums + i * VL, sum[i]);
-}
-
-/* sums (taps, rows, VL) += the gradients of a bundle's weights: elements of the window that lie side by side, channels */
-INLINE void bundle_gradient(const int side, const int taps, const int rows, const struct bundle_tile *t)
-{
-    vf sum[3][BUNDLE_ROWS];
-    const int64_t stride = t->stride, width = t->width;
-    UNROLL for (int j = 0; j < taps; j++)
-        UNROLL for (int i = 0; i < rows; i++) sum[j][i] = v_zero();
-    for (int64_t line = 0; line < t->lines; line++) {
-        const float *a = t->a + line * t->a_line, *b = t->b + line * width * VL;
-        for (int64_t q = 0; q < width + taps - 1; q++, a += stride, b += VL) { /* input q is element j of output q - j */
-            if (q >= taps - 1 && q < width) {
-                vf g[3];
-                UNROLL for (int j = 0; j < taps; j++) g[j] = v_load(b - j * VL);
-                UNROLL for (int i = 0; i < rows; i++) {
-                    const vf x = v_repeat(side, a + i * side);
-                    UNROLL for (int j = 0; j < taps; j++) sum[j][i] = v_fma(x, g[j], sum[j][i]);
-                }
-                continue;
-            }
-            UNROLL for (int j = 0; j < taps; j++) {
-                if (q < j || q - j >= width) continue;
-                const vf g = v_load(b - j * VL);
-                UNROLL for (int i = 0; i < rows; i++) sum[j][i] = v_fma(v_repeat(side, a + i * side), g, sum[j][i]);
-            }
-        }
-    }
-    UNROLL for (int j = 0; j < taps; j++) {
-        UNROLL for (int i = 0; i < rows; i++) {
-            float *to = t->sums + j * t->tap + i * VL;
-            v_store(to, v_load(to) + sum[j][i]);
-        }
-    }
-}
-
-typedef void bundle_kernel(const struct bundle_tile *t);
-
-#define OUTPUTS(taps, side, rows) \
-    static void outputs_##taps##_##side##_##rows(const struct bundle_tile *t) { bundle_outputs(side, taps, rows, t); }
-#define GRADIENT(taps, side, rows) \
-    static void gradient_##taps##_##side##_##rows(const struct bundle_tile *t) { bundle_gradient(side, taps, rows, t); }
-#define NAME_OUTPUTS(taps, side, rows) outputs_##taps##_##side##_##rows,
-#define NAME_GRADIENT(taps, side, rows) gradient_##taps##_##side##_##rows,
-#define ROWS4(X, taps, side) X(taps, side, 1) X(taps, side, 2) X(taps, side, 3) X(taps, side, 4)
-#define ROWS8(X, taps, side) ROWS4(X, taps, side) X(taps, side, 5) X(taps, side, 6) X(taps, side, 7) X(taps, side, 8)
-#define ROWS12(X, taps, side) ROWS8(X, taps, side) X(taps, side, 9) X(taps, side, 10) X(taps, side, 11) X(taps, side, 12)
-#define ROWS14(X, taps, side) ROWS12(X, taps, side) X(taps, side, 13) X(taps, side, 14)
-#if defined(ISA_AVX512) || defined(ISA_NEON)
-#define ROWS ROWS14
-#define ROWS_TRIPLE ROWS8
-#elif defined(ISA_AVX2)
-#define ROWS ROWS12
-#define ROWS_TRIPLE ROWS4
-#else
-#define ROWS ROWS8
-#define ROWS_TRIPLE ROWS4
-#endif
-#if VL == 16
-#define SIDES(X) X(1) X(2) X(4) X(8) X(16)
-#elif VL == 8
-#define SIDES(X) X(1) X(2) X(4) X(8)
-#elif VL == 4
-#define SIDES(X) X(1) X(2) X(4)
-#else
-#define SIDES(X) X(1)
-#endif
-#define TILES(side) \
-    ROWS(OUTPUTS, 1, side) ROWS(OUTPUTS, 3, side) ROWS(GRADIENT, 1, side) ROWS_TRIPLE(GRADIENT, 3, side)
-#define NAMES(side)                                                                                                   \
-    {{{ROWS(NAME_OUTPUTS, 1, side)}, {ROWS(NAME_OUTPUTS, 3, side)}},                                                  \
-     {{ROWS(NAME_GRADIENT, 1, side)}, {ROWS_TRIPLE(NAME_GRADIENT, 3, side)}}},
-
-SIDES(TILES)
-
-/* bundle_tiles[log2(G)][gradient][three taps together][rows - 1] */
-static bundle_kernel *const bundle_tiles[BUNDLE_LEVELS][2][2][BUNDLE_ROWS] = {SIDES(NAMES)};
-
-#undef OUTPUTS
-#undef GRADIENT
-#undef NAME_OUTPUTS
-#undef NAME_GRADIENT
-#undef ROWS4
-#undef ROWS8
-#undef ROWS12
-#undef ROWS14
-#undef ROWS
-#undef ROWS_TRIPLE
-#undef SIDES
-#undef TILES
-#undef NAMES
 
 /* ---- bundles ---- */
 
@@ -162,7 +27,7 @@ struct bundles {
     int64_t f, c;                    /* of a group */
     int64_t taps, panel;             /* elements of the window; floats of a bundle's weights */
     int joined, triple;              /* a row of the window lies side by side; it has three elements, outputs one apart */
-    vi to_sums, to_outputs, to_band; /* from (i, f) of memory to (f, i) of lanes, the other way round, from (i, c) to (c, i) */
+    vi to_sums, to_outputs, to_band; /* from (i, f) in memory to (f, i) in lanes; back; from (i, c) to (c, i) */
     vi part;                         /* where channels of all groups are more than a vector: lane / G */
     vm of[VL];                       /* lanes of group i */
 };
@@ -181,7 +46,7 @@ static struct bundles bundles_of(const struct correlation *p, int64_t groups)
     k.taps = p->axis[AXIS_D].taps * p->axis[AXIS_H].taps * w->taps;
     k.panel = k.taps * k.c * VL;
     k.joined = w->spacing == 1 || w->taps == 1;
-    k.triple = w->spacing == 1 && w->taps == 3 && w->step == 1;
+    k.triple = TRIPLE_ROWS > 0 && w->spacing == 1 && w->taps == 3 && w->step == 1;
     for (; 2 * k.side * k.f <= VL && k.side < groups; k.level++) k.side *= 2;
     k.count = (groups + k.side - 1) / k.side;
     int32_t to_sums[VL], to_outputs[VL], to_band[VL], part[VL];
@@ -246,7 +111,7 @@ static struct distances distances_of(const struct bundles *k, const struct block
     struct distances s = {.pixel = k->side * k->c};
     s.line = reach(w, b->w1 - b->w0) * s.pixel;
     s.plane = reach(h, b->h1 - b->h0) * s.line;
-    s.bundle = (d->taps * s.plane + 2 * VL) / VL * VL; /* the last store may go too far by less than a vector */
+    s.bundle = (d->taps * s.plane + VL - 1) / VL * VL;
     return s;
 }
 
@@ -262,13 +127,13 @@ static int64_t list_segments(const struct bundles *k, const struct distances *s,
     return n;
 }
 
-/* to (c, G) = from (groups, c); what is written too much behind it is put right by the next pixel */
+/* to (c, G) = from (groups, c) */
 INLINE void copy_pixel(const struct bundles *k, float *to, const float *from, int64_t groups)
 {
     if (k->side == 1) {
-        for (int64_t c = 0; c < k->c; c += VL) v_store(to + c, v_load_n(from + c, k->c - c));
+        for (int64_t c = 0; c < k->c; c += VL) v_store_n(to + c, v_load_n(from + c, k->c - c), k->c - c);
     } else if (k->side * k->c <= VL) {
-        v_store(to, v_pick(v_load_n(from, groups * k->c), k->to_band));
+        v_store_n(to, v_pick(v_load_n(from, groups * k->c), k->to_band), k->side * k->c);
     } else {
         const int64_t most = VL / k->side;
         for (int64_t c = 0; c < k->c; c += most) {
@@ -276,7 +141,7 @@ INLINE void copy_pixel(const struct bundles *k, float *to, const float *from, in
             vf v = v_zero();
             for (int64_t i = 0; i < groups; i++)
                 v = v_select(k->of[i], v_pick(v_load_n(from + i * k->c + c, n), k->part), v);
-            v_store(to + c * k->side, v);
+            v_store_n(to + c * k->side, v, n * k->side);
         }
     }
 }
@@ -290,7 +155,8 @@ static void copy_rows(const struct bundles *k, const struct block *b, const stru
     const int64_t w0 = b->w0 * w->step + w->first, width = reach(w, b->w1 - b->w0);
     for (int64_t j = 0; j < d->taps; j++) {
         for (int64_t i = i0; i < i1; i++) {
-            const float *from = input_row(p, b->n, b->d * d->step + d->first + j * d->spacing, b->h0 * h->step + h->first + i);
+            const float *from = input_row(p, b->n, b->d * d->step + d->first + j * d->spacing,
+                                          b->h0 * h->step + h->first + i);
             float *to = memory + j * s->plane + i * s->line;
             int64_t low, high;
             pixels_there(from, w0, width, w->size, &low, &high);
@@ -466,7 +332,8 @@ static void gradient_groups(const struct correlation *p, int64_t groups, int64_t
     int64_t *segment = (int64_t *)(sums + PACKED_FLOATS);
     for (int64_t task = lane->id; task < parts * ranges; task += lane->count) {
         const int64_t part = task / ranges, range = task % ranges;
-        const int64_t first = range * k.count / ranges, last = (range + 1) * k.count / ranges, end = (part + 1) * rows / parts;
+        const int64_t first = range * k.count / ranges, last = (range + 1) * k.count / ranges;
+        const int64_t end = (part + 1) * rows / parts;
         memset(sums, 0, (size_t)((last - first) * k.panel) * sizeof *sums);
         for (int64_t row = part * rows / parts; row < end;) {
             struct block b = rows_from(p, row, end, cut.rows);
@@ -487,8 +354,9 @@ static void gradient_groups(const struct correlation *p, int64_t groups, int64_t
         }
         float *to = part ? workspace + (part - 1) * outputs * p->ldw : dw;
         for (int64_t bundle = first; bundle < last; bundle++)
-            for (int64_t i = 0; i < outputs; i++)
-                v_store_n(to + i * p->ldw + bundle * k.side * k.f,
-                          v_pick(v_load(sums + (bundle - first) * k.panel + i * VL), k.to_outputs), groups_in(&k, bundle) * k.f);
+            for (int64_t i = 0; i < outputs; i++) {
+                const vf v = v_pick(v_load(sums + (bundle - first) * k.panel + i * VL), k.to_outputs);
+                v_store_n(to + i * p->ldw + bundle * k.side * k.f, v, groups_in(&k, bundle) * k.f);
+            }
     }
 }

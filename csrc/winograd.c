@@ -418,7 +418,8 @@ static void winograd_convolve(const struct winograd *g, float *y, const struct f
                         panel_product(ALONG_K, m + point * apart_m + panel * PANEL, ld_m,
                                       v + point * apart_v + k0, ld_v,
                                       b + k0 * PANEL, PANEL, t, columns, k, part == 0,
-                                      panel + 1 < panels_here ? b + g->k * PANEL : next, parts == 1 && far ? g->k * PANEL / CACHE_LINE : 0);
+                                      panel + 1 < panels_here ? b + g->k * PANEL : next,
+                                      parts == 1 && far ? g->k * PANEL / CACHE_LINE : 0);
                     }
                 }
             }

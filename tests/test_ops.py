@@ -345,6 +345,26 @@ def test_nan_and_infinity_come_through_a_row_at_every_lane(name, engine):
             assert_like_reference(engine, name, [x, *([] if name == "softmax" else [target])], attrs)
 
 
+@every_backend
+@pytest.mark.parametrize(("c", "f"), [(3, 3), (8, 8), (2, 5), (9, 4)])
+def test_nan_and_infinity_in_a_group_of_a_convolution_stay_in_it(c, f, engine):
+    rng = np.random.default_rng(7)
+    groups, pads = 5, ((1, 1), (1, 1))
+    x, g = rng.standard_normal((2, 5, 6, groups * c)), rng.standard_normal((2, 5, 6, groups * f))
+    w = rng.standard_normal((3, 3, c, groups * f))
+    attrs = {"strides": (1, 1), "dilations": (1, 1), "pads": pads, "groups": groups}
+    for number, value in enumerate(SPECIAL * groups):
+        broken_x, broken_g, broken_w = x.copy(), g.copy(), w.copy()
+        broken_x[1, 2, number % 6, number % (groups * c)] = value
+        broken_g[0, 4, number % 6, number % (groups * f)] = value
+        broken_w[1, 2, number % c, number % (groups * f)] = value
+        assert_like_reference(engine, "conv", [broken_x, w], attrs)
+        assert_like_reference(engine, "conv", [x, broken_w], attrs)
+        assert_like_reference(engine, "conv_dx", [broken_g, w], {**attrs, "sizes": (5, 6)})
+        assert_like_reference(engine, "conv_dw", [broken_x, g], {**attrs, "kernel": (3, 3)})
+        assert_like_reference(engine, "conv_dw", [x, broken_g], {**attrs, "kernel": (3, 3)})
+
+
 # Bits
 
 #: More floating-point operations than the least for which the native engine shares a step between threads.

@@ -125,6 +125,46 @@ static void convolutions_of_uncommon_sizes_are_right(void)
     }
 }
 
+/* Groups of so few channels and filters that several share a vector. */
+static void convolutions_of_many_groups_are_right(void)
+{
+    for (int i = 0; i < 420; i += share) {
+        struct sizes z;
+        do {
+            z = random_window(i / share, INFINITY);
+            z.groups = pick(2, 19);
+            z.c = pick(1, i % 3 ? 9 : 33) * z.groups;
+            z.f = pick(1, i % 3 ? 9 : 18) * z.groups;
+        } while (multiplications(&z) > 2e5);
+        check_conv(&z, i / share);
+    }
+}
+
+/* What makes csrc/grouped.c copy channels in several ranges, cut rows and columns, pack weights of a range, or leave groups
+ * one after the other. */
+static void convolutions_of_groups_of_uncommon_sizes_are_right(void)
+{
+    static const struct sizes uncommon[] = {
+        {.n = 1, .c = 640, .f = 640, .groups = 160, IMAGE(9, 12), .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 2, .c = 1300, .f = 1300, .groups = 1300, SIGNAL(9), .kernel = {0, 0, 3}},
+        {.n = 2, .c = 96, .f = 48, .groups = 12, IMAGE(3, 700), .kernel = {0, 3, 3}, .before = {0, 1, 1}, .after = {0, 1, 1}},
+        {.n = 3, .c = 10, .f = 10, .groups = 5, SIGNAL(20000), .kernel = {0, 0, 5}, .strides = {0, 0, 2}},
+        {.n = 1, .c = 65536, .f = 4096, .groups = 1024, IMAGE(2, 2), .kernel = {0, 3, 3}, .before = {0, 1, 1},
+         .after = {0, 1, 1}},
+        {.n = 1, .c = 8192, .f = 8, .groups = 2, SIGNAL(9), .kernel = {0, 0, 9}, .before = {0, 0, 4}, .after = {0, 0, 4}},
+        {.n = 2, .c = 24, .f = 16, .groups = 8, SIGNAL(900), .kernel = {0, 0, 90}, .dilations = {0, 0, 7}},
+        {.n = 2, .c = 6, .f = 9, .groups = 3, SIGNAL(120100), .kernel = {0, 0, 3}, .dilations = {0, 0, 60000}},
+        {.n = 2, .c = 18, .f = 27, .groups = 9, VOLUME(6, 7, 33), .kernel = {3, 3, 3}, .before = {1, 1, 1}, .after = {1, 1, 1}},
+        {.n = 2, .c = 9, .f = 12, .groups = 3, VOLUME(9, 8, 2), .kernel = {3, 2, 2}, .dilations = {2, 3, 1}, .after = {0, 0, 1}},
+        {.n = 9, .c = 21, .f = 14, .groups = 7, IMAGE(14, 15), .kernel = {0, 3, 3}, .strides = {0, 2, 1}, .before = {0, 1, 1}},
+    };
+    for (int i = 0; i < COUNT_OF(uncommon); i++) {
+        struct sizes z = uncommon[i];
+        CHECK(fit_windows(&z), "a window");
+        check_conv(&z, 4 * i); /* of whole numbers */
+    }
+}
+
 static void check_depthwise(const struct sizes *z, int number)
 {
     double terms = 1;
@@ -189,6 +229,8 @@ void test_conv(void)
 {
     convolutions_of_random_windows_are_right();
     convolutions_of_uncommon_sizes_are_right();
+    convolutions_of_many_groups_are_right();
+    convolutions_of_groups_of_uncommon_sizes_are_right();
     depthwise_convolutions_of_random_windows_are_right();
     depthwise_convolutions_of_uncommon_sizes_are_right();
 }
