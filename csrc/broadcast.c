@@ -83,7 +83,7 @@ INLINE void repeat_line(float *to, const float *end, const float *from, const fl
             else for (int64_t j = 0; j < l; j++) to[j] = from[j];
         }
     } else {
-        for (int64_t i = 0; i < count; i++, to += l) copy_run(to, end, from, from_end, l, stream);
+        for (int64_t i = 0; i < count; i++, to += l) copy_run(to, from, l, stream);
     }
 }
 
@@ -144,9 +144,8 @@ INLINE void sum_lines_to(float *to, const float *g, int64_t lines, int64_t l, in
 
 /* to (l) = the sum of an item's lines and of those of the items at other places along repeated axes: SUM_ROWS lines are added
  * up before their sum is added to that of the others. */
-static void sum_item(float *to, const float *g, const struct spread *s)
+INLINE void sum_item(float *to, const float *g, const struct spread *s, int64_t places)
 {
-    const int64_t places = places_of(s, REPEATED);
     for (int64_t place = 0; place < places; place++) {
         const float *from = g + place_at(s, REPEATED, place, s->large);
         for (int64_t line = 0; line < s->r; line += SUM_ROWS)
@@ -179,8 +178,8 @@ static void kernel_sum_to(const struct step *step, const struct lane *lane)
     const struct tensor *g = &step->in[0], *y = &step->out[0];
     if (!elements(y)) return;
     const struct spread s = spread_of(g, y);
-    const int64_t floats = s.r * s.l, items = places_of(&s, KEPT) * s.k;
-    const int64_t block = COPY_FLOATS / (places_of(&s, REPEATED) * floats + 1) + 1;
+    const int64_t floats = s.r * s.l, items = places_of(&s, KEPT) * s.k, places = places_of(&s, REPEATED);
+    const int64_t block = COPY_FLOATS / (places * floats + 1) + 1;
     if (s.r >= 4 * SUM_ROWS) {
         sum_apart(step, &s, items, lane);
         return;
@@ -193,7 +192,8 @@ static void kernel_sum_to(const struct step *step, const struct lane *lane)
                 inner = 0;
                 from = (const float *)g->data + place_at(&s, KEPT, ++outer, s.large);
             }
-            sum_item((float *)y->data + item * s.l, from, &s);
+            if (s.l == 1 && s.r <= SUM_ROWS && places == 1) ((float *)y->data)[item] = sum_run(from, s.r);
+            else sum_item((float *)y->data + item * s.l, from, &s, places);
         }
     }
 }

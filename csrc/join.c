@@ -24,30 +24,44 @@ INLINE int64_t joined_width(const struct tensor *t, int axis)
     return width;
 }
 
-INLINE void move_floats(float *to, const float *from, const int n)
-{
-    if (from) memcpy(to, from, n * sizeof *to);
-    else memset(to, 0, n * sizeof *to);
-}
-
-/* to (n) = from (n), or zeros. What a short run writes too much, up to to_end, is written after it. */
-INLINE void copy_run(float *to, const float *to_end, const float *from, const float *from_end, int64_t n, int stream)
+/* to (n) = from (n), or zeros. */
+INLINE void copy_run(float *to, const float *from, int64_t n, int stream)
 {
     if (stream) {
         for (int64_t i = 0; i < n; i += LINE_FLOATS)
             UNROLL for (int l = 0; l < LINE; l++) v_stream(to + i + l * VL, from ? v_load(from + i + l * VL) : v_zero());
-    } else if (n > SHORT_RUN) {
-        if (from) copy_row(to, from, n);
-        else memset(to, 0, (size_t)n * sizeof *to);
-    } else if (to_end - to < SHORT_RUN || (from && from_end - from < SHORT_RUN)) {
-        for (int64_t i = 0; i < n; i++) to[i] = from ? from[i] : 0.0f;
-    } else if (n <= 4) {
-        move_floats(to, from, 4);
-    } else if (n <= 8) {
-        move_floats(to, from, 8);
+    } else if (from) {
+        copy_row(to, from, n);
     } else {
-        move_floats(to, from, SHORT_RUN);
+        memset(to, 0, (size_t)n * sizeof *to);
     }
+}
+
+/* Rows row .. last - 1 of runs that are all as short as one move of `wide` floats, up to where that would go beyond an array.
+ * Returns the first row that is left. */
+INLINE int64_t join_short_runs(float *y, const float *end, const struct join *j, int64_t row, int64_t last, const int wide)
+{
+    static const float zeros[SHORT_RUN];
+    const float *from[MAX_INPUTS];
+    int64_t pitch[MAX_INPUTS], size[MAX_INPUTS], safe = (end - y - wide) / j->width;
+    for (int r = 0; r < j->runs; r++) {
+        const struct run *run = &j->run[r];
+        const int64_t rows = run->from ? (run->end - run->from - wide) / run->pitch + 1 : last;
+        if (run->from && run->end - run->from < wide) safe = 0;
+        if (rows < safe) safe = rows;
+        from[r] = run->from ? run->from + row * run->pitch : zeros;
+        pitch[r] = run->from ? run->pitch : 0;
+        size[r] = run->size;
+    }
+    if (safe < last) last = safe;
+    float *to = y + row * j->width;
+    for (; row < last; row++)
+        for (int r = 0; r < j->runs; r++) {
+            memcpy(to, from[r], wide * sizeof *to);
+            to += size[r];
+            from[r] += pitch[r];
+        }
+    return row;
 }
 
 /* y (rows, width) = run after run. A task is some rows, or a piece of a long one. */
@@ -55,20 +69,27 @@ static void join_runs(const struct tensor *y, const struct join *j, const struct
 {
     const int64_t pieces = (j->width + COPY_FLOATS - 1) / COPY_FLOATS, block = COPY_FLOATS / (j->width + 1) + 1;
     const int64_t tasks = (j->rows + block - 1) / block * pieces;
-    int64_t unit = 0;
-    for (int r = 0; r < j->runs; r++) unit |= j->run[r].size;
+    int64_t unit = 0, longest = 0;
+    for (int r = 0; r < j->runs; r++) {
+        unit |= j->run[r].size;
+        if (j->run[r].size > longest) longest = j->run[r].size;
+    }
     const int stream = streams(y, unit);
     for (int64_t t = lane->id; t < tasks; t += lane->count) {
         const int64_t row0 = t / pieces * block, row1 = j->rows - row0 < block ? j->rows : row0 + block;
         const int64_t low = t % pieces * COPY_FLOATS, high = j->width - low < COPY_FLOATS ? j->width : low + COPY_FLOATS;
         const float *end = (float *)y->data + (row1 - 1) * j->width + high;
-        for (int64_t row = row0; row < row1; row++) {
+        int64_t row = row0;
+        if (longest <= 4) row = join_short_runs(y->data, end, j, row0, row1, 4);
+        else if (longest <= 8) row = join_short_runs(y->data, end, j, row0, row1, 8);
+        else if (longest <= SHORT_RUN && !stream) row = join_short_runs(y->data, end, j, row0, row1, SHORT_RUN);
+        for (; row < row1; row++) {
             float *to = (float *)y->data + row * j->width;
             int64_t begin = 0;
             for (const struct run *run = j->run; run < j->run + j->runs; begin += run->size, run++) {
                 const int64_t first = begin > low ? begin : low, last = begin + run->size < high ? begin + run->size : high;
                 const float *from = run->from ? run->from + row * run->pitch + (first - begin) : NULL;
-                if (first < last) copy_run(to + first, end, from, run->end, last - first, stream);
+                if (first < last) copy_run(to + first, from, last - first, stream);
             }
         }
     }
