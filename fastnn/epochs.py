@@ -6,7 +6,7 @@ The same for data that come from elsewhere is in ``fastnn.streaming``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from fastnn.training import Trainable
 
 Beat = Callable[[], None]
+
+
+class Testing(NamedTuple):
+    """A function that gives the loss and the metrics, and how many batches that takes, or None if nobody knows."""
+
+    run: Callable[[Beat], dict[str, float]]
+    steps: int | None
 
 
 def steps_of(what: str, name: str, batches: int, asked: int | None) -> int:
@@ -50,16 +57,14 @@ class InMemory:
         """Epochs over the rows at ``places``, or all."""
         return ArrayEpochs(self, batch, shuffle, places, steps)
 
-    def testing(
-        self, what: str, name: str, batch: int = 1, steps: int | None = None
-    ) -> Callable[[Beat], dict[str, float]]:
-        """A function that gives the loss and the metrics; of the first ``steps`` batches if that is given."""
+    def testing(self, what: str, name: str, batch: int = 1, steps: int | None = None) -> Testing:
+        """How to get the loss and the metrics; of the first ``steps`` batches if that is given."""
         assert self.rows is not None
         rows = min(self.rows, batch * steps_of(what, name, -(-self.rows // batch), steps))
         weighted = self.weights is not None
         test: TestStep = self.model._program(("test", weighted), lambda: TestStep(self.model, weighted))
         data = self if rows == self.rows else self.part(slice(0, rows))
-        return lambda beat: test.run(data.x, data.y, data.weights)
+        return Testing(lambda beat: test.run(data.x, data.y, data.weights), -(-rows // test.plan.batch))
 
 
 class ArrayEpochs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from fastnn.asking import Predictor, TestStep
 from fastnn.callback_base import CallbackList
 from fastnn.data import row_weights
-from fastnn.epochs import Beat, steps_of
+from fastnn.epochs import Beat, Testing, steps_of
 from fastnn.order import Orders
 from fastnn.progress import ProgressBar
 from fastnn.sources import (
@@ -104,10 +104,8 @@ class Streamed:
         """Epochs over the rows at ``places``, or all."""
         return SourceEpochs(self if places is None else self.part(places), batch, shuffle, steps)
 
-    def testing(
-        self, what: str, name: str, batch: int = 1, steps: int | None = None
-    ) -> Callable[[Beat], dict[str, float]]:
-        """A function that gives the loss and the metrics; of the first ``steps`` batches if that is given."""
+    def testing(self, what: str, name: str, batch: int = 1, steps: int | None = None) -> Testing:
+        """How to get the loss and the metrics; of the first ``steps`` batches if that is given."""
         model, weighted = self.model, self.intake.weighted
         test: TestStep = model._program(("test", weighted), lambda: TestStep(model, weighted))
         walk = self._asked(test.plan.batch, what, name, batch, steps)
@@ -128,7 +126,7 @@ class Streamed:
             self._check_steps(walk, seen)
             return totals.logs(seen, kept.y, kept.p if totals.stored else None)
 
-        return run
+        return Testing(run, None if walk.rows is None else -(-walk.rows // test.plan.batch))
 
     def predict(self, predictor: Predictor, batch: int, steps: int | None, beat: Beat) -> np.ndarray:
         """The outputs for all rows, or for those of the first ``steps`` batches."""
@@ -166,13 +164,13 @@ class Streamed:
         if not seen:
             raise ValueError(f"{self.what}: there must be at least one batch. Received: data that have ended")
         if walk.limit is not None and walk.done < walk.limit:
-            warn_short(self.what, walk.done, walk.limit, "the result is that of these")
+            warn_short(self.what, walk.done, walk.limit, "the result is that of these", 5)
 
 
-def warn_short(what: str, done: int, asked: int | None, result: str) -> None:
-    """Say that there were fewer batches than asked for."""
+def warn_short(what: str, done: int, asked: int | None, result: str, level: int) -> None:
+    """Say that there were fewer batches than asked for; the user's call is so many calls above."""
     of = "" if asked is None else f" of {asked}"
-    warnings.warn(f"{what}: the data ended after {done}{of} batches; {result}", UserWarning, stacklevel=4)
+    warnings.warn(f"{what}: the data ended after {done}{of} batches; {result}", UserWarning, stacklevel=level)
 
 
 class Walk:
@@ -309,7 +307,7 @@ class SourceEpochs:
         walk.ring = loader.ring
         self.data.source.epoch_end()
         if not cut and (not done or (walk.limit is not None and done < walk.limit)):
-            warn_short("fit", done, walk.limit, "training ends with them")
+            warn_short("fit", done, walk.limit, "training ends with them", 4)
             self.model.stop_training = True
         if not done:
             return None

@@ -156,7 +156,7 @@ class Trainable(Compiled):
                         )
                     if test is not None:
                         hooks.on_test_begin()
-                        val_logs = test(interrupted)
+                        val_logs = test.run(interrupted)
                         hooks.on_test_end(val_logs)
                         logs |= {f"val_{name}": value for name, value in val_logs.items()}
                     self._epochs += 1
@@ -268,11 +268,11 @@ class Trainable(Compiled):
         start = time.perf_counter()
         if isinstance(data, Streamed):
             with gentle_interrupt() as interrupted:
-                logs = test(interrupted)
+                logs = test.run(interrupted)
         else:
-            logs = test(_nothing)
+            logs = test.run(_nothing)
         if verbose:
-            bar = ProgressBar(1, None, verbose, title="Evaluation")
+            bar = ProgressBar(1, test.steps, verbose, title="Evaluation")
             bar.epoch_end(0, logs, time.perf_counter() - start)
             bar.close()
         if return_dict:

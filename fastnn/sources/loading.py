@@ -24,6 +24,7 @@ PATIENCE = 0.03
 SLOT = 4 << 20
 MOST_BATCHES = 256
 MOST_SLOTS = 64
+FEWEST_SLOTS = 4  # of an epoch, so that something is ready soon
 
 Job = Callable[["Loader"], Iterator[None]]
 
@@ -235,12 +236,12 @@ def _nothing() -> None:
 def rows_job(source: Rows, what: str, order: np.ndarray, loader: Loader) -> Iterator[None]:
     """Fill slots with the rows that have these numbers."""
     ring = loader.ring
-    share = -(-ring.rows // loader.parts)
     while (part := loader.claim()) is not None:
         slot, number = divmod(part, loader.parts)
-        start = min(number * share, ring.rows)
-        at = slot * ring.rows + start
-        numbers = order[at : min(at + share, (slot + 1) * ring.rows)]
+        rows = order[slot * ring.rows : (slot + 1) * ring.rows]
+        share = -(-len(rows) // loader.parts)
+        start = min(number * share, len(rows))
+        numbers = rows[start : start + share]
         place, stop = ring.slot(slot), start + len(numbers)
         try:
             if len(numbers):
@@ -358,8 +359,9 @@ def buffers_for(
     row = sum(int(np.prod(shape, dtype=np.int64)) for shape in intake.shapes.values())
     size = max(1, np.dtype(intake.dtype).itemsize * rows * row)
     batches = max(1, min(SLOT // size, MOST_BATCHES)) if bulk else 1
+    if most is not None:
+        batches = min(batches, -(-most // FEWEST_SLOTS))
     slots = max(workers + 2, min(SLOT // (size * batches), MOST_SLOTS)) if workers else 1
     if most is not None:
-        batches = min(batches, most)
         slots = min(slots, -(-most // batches))
     return batches, slots
