@@ -106,6 +106,8 @@ class Trainable(Compiled):
         initial_epoch = whole("fit", "initial_epoch", initial_epoch, low=0)
         split = number("fit", "validation_split", validation_split, low=0, below=1)
         shuffle = shuffling("fit", shuffle)
+        if workers is not None:
+            whole("fit", "workers", workers, low=0)
         steps = None if steps_per_epoch is None else whole("fit", "steps_per_epoch", steps_per_epoch)
         if validation_steps is not None:
             whole("fit", "validation_steps", validation_steps)
@@ -202,8 +204,6 @@ class Trainable(Compiled):
         steps: int | None = None,
     ) -> InMemory | Streamed:
         """Data of any kind with targets; a generator needs the argument with that name."""
-        if workers is not None:
-            whole(what, "workers", workers, low=0)
         source = open_source(what, x, y, sample_weight, self.dtype)
         if source is None:
             return InMemory(self, *self._data(what, x, y, sample_weight, class_weight))
@@ -262,7 +262,7 @@ class Trainable(Compiled):
         are asked for. ``workers`` is as in ``fit``.
         """
         self._compiled()
-        batch, steps = _batches("evaluate", batch_size, steps)
+        batch, steps = _batches("evaluate", batch_size, steps, workers)
         data = self._given("evaluate", x, y, sample_weight, None, workers)
         test = data.testing("evaluate", "steps", batch, steps)
         start = time.perf_counter()
@@ -294,9 +294,7 @@ class Trainable(Compiled):
         asked for. A generator is used up to its end if there are no ``steps``. ``verbose`` is accepted; ``workers`` is
         as in ``fit``.
         """
-        batch, steps = _batches("predict", batch_size, steps)
-        if workers is not None:
-            whole("predict", "workers", workers, low=0)
+        batch, steps = _batches("predict", batch_size, steps, workers)
         source = open_source("predict", x, dtype=self.dtype, targets=False)
         if source is None:
             rows = self._inputs("predict", x)
@@ -381,8 +379,10 @@ class Trainable(Compiled):
         return predictor
 
 
-def _batches(what: str, batch_size: int | None, steps: int | None) -> tuple[int, int | None]:
-    """Checked, with the default."""
+def _batches(what: str, batch_size: int | None, steps: int | None, workers: int | None) -> tuple[int, int | None]:
+    """Rows of a batch and how many batches, all three arguments checked."""
+    if workers is not None:
+        whole(what, "workers", workers, low=0)
     batch = 32 if batch_size is None else whole(what, "batch_size", batch_size)
     return batch, None if steps is None else whole(what, "steps", steps)
 

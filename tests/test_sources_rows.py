@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from small_nets import build, data, fit, same_bits
@@ -332,3 +334,17 @@ def test_only_so_many_samples_are_loaded_ahead(monkeypatch):
     callback = LambdaCallback(on_train_batch_begin=begin)
     fit(model, samples, None, batch_size=5, workers=2, callbacks=[callback])
     assert max(ahead) <= 4 * 5  # two workers, one slot in use, one ready
+
+
+def test_the_example_of_the_readme_works(tmp_path):
+    readme = (Path(fastnn.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    code = readme.split("## Data larger than memory")[1].split("```python")[1].split("```")[0]
+    x, y = data(rows=50)
+    files = [tmp_path / f"{number}.npy" for number in range(50)]
+    for file, row in zip(files, x, strict=True):
+        np.save(file, row)
+    names = {"files": files, "labels": y, "model": build()}
+    exec(code, names)
+    wanted = build()
+    fit(wanted, x, y, epochs=10, batch_size=16, validation_split=0.2)
+    np.testing.assert_array_equal(names["probability"], wanted.predict(x))

@@ -257,7 +257,7 @@ def test_ctrl_c_does_not_wait_for_an_item_that_takes_long(ask, workers):
     assert not go_on.is_set()
     assert 45 not in samples.asked
     if ask == "fit":
-        assert same_bits(model, replay(x, y, 4, batch_size=10, shuffle=False))
+        assert same_bits(model, replay(x, y, model.optimizer.iterations, batch_size=10, shuffle=False))
     go_on.set()
     for thread in loaders():  # it ends with its item
         thread.join(PATIENCE)

@@ -11,6 +11,9 @@ from fastnn.data import as_rows
 from fastnn.sources.dataset import Dataset, PyDataset
 from fastnn.sources.kinds import ArrayRows, Batches, DatasetRows, Source, Stream
 
+#: What is seen at a glance to be no source.
+IN_MEMORY = (np.ndarray, list, type(None))
+
 
 def is_array_like(data: Any) -> bool:
     """Whether it is an array that is read in slices.
@@ -42,6 +45,8 @@ def open_source(
     Raises:
         ValueError: they are a source that cannot be used so
     """
+    if type(x) in IN_MEMORY and type(y) in IN_MEMORY and type(sample_weight) in IN_MEMORY:
+        return None
     if is_array_like(x) or is_array_like(y) or is_array_like(sample_weight):
         return _array_rows(what, x, y, sample_weight, dtype, targets)
     if isinstance(x, np.ndarray | abc.Sequence | abc.Set | abc.Mapping | int | float) or x is None:
