@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 class Callback:
     """Base class: override the moments you need.
 
-    `self.model` is the model, `self.params` has "epochs", "steps" (None if nobody knows how many) and "verbose". Setting
+    `self.model` is the model, `self.params` has "epochs", "steps" (None if not known) and "verbose". Setting
     `self.model.stop_training` to True ends training after the current epoch, or after the current batch from a batch
     method. `logs` holds the loss and the metrics by name; what one callback adds to it is seen by those after it and by
     `History`.
