@@ -6,7 +6,7 @@ once and kept until the weights change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,18 +81,25 @@ class TestStep(Question):
 
     def run(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
         """Loss and metrics for these rows."""
-        totals = self.totals.fresh()  # of this call alone: several threads may be evaluating
-        buffers = {**self.vectors, "x": x, "y": y, "totals": totals.array}
+        totals, data = self.totals.fresh(), {"x": x, "y": y}  # of this call alone: several threads may be evaluating
         if weights is not None:
-            buffers["weight"] = weights
-        if self.totals.stored:
-            buffers["out"] = empty_rows(len(x), self.model.output_shape, self.model.dtype)
+            data["weight"] = weights
+        if totals.stored:
+            data["out"] = empty_rows(len(x), self.model.output_shape, self.model.dtype)
+        self.add(totals, data, len(x))
+        return totals.logs(len(x), y, data.get("out"))
+
+    def add(
+        self, totals: Totals, data: Mapping[str, np.ndarray], count: int, beat: Callable[[], object] = bool
+    ) -> None:
+        """Add the losses and metrics of so many rows to the totals, a multiple of the Plan's batch if not the last."""
+        buffers = {**self.vectors, **data, "totals": totals.array}
         rows = self.plan.batch
-        done, batches = 0, -(-len(x) // rows)
+        done, batches = 0, -(-count // rows)
         while done < batches:
             self.refresh()
-            done = self.program.run(buffers, done, batches, rows, len(x), PULSE)
-        return totals.logs(len(x), y, buffers.get("out"))
+            done = self.program.run(buffers, done, batches, rows, count, PULSE)
+            beat()
 
 
 class Predictor(Question):
@@ -110,9 +117,10 @@ class Predictor(Question):
         short = self._short_way()
         self.answer = None if short is None else (config.engine(), short)
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """The outputs for these rows."""
-        out = empty_rows(len(x), self._shapes["out"], self.plan.dtype)
+    def run(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The outputs for these rows, written to ``out`` if that is given."""
+        if out is None:
+            out = empty_rows(len(x), self._shapes["out"], self.plan.dtype)
         lanes = config.get_num_threads()
         calls = lanes * max(1, int(CALL / max(self._work, 1.0)) // lanes)  # batches of a call
         part = self.plan.batch * calls

@@ -45,9 +45,10 @@ logger = logging.getLogger(__name__)
 class Callback:
     """Base class: override the moments you need.
 
-    `self.model` is the model, `self.params` has "epochs", "steps" and "verbose". Setting `self.model.stop_training`
-    to True ends training after the current epoch, or after the current batch from a batch method. `logs` holds the loss
-    and the metrics by name; what one callback adds to it is seen by those after it and by `History`.
+    `self.model` is the model, `self.params` has "epochs", "steps" (None if not known) and "verbose". Setting
+    `self.model.stop_training` to True ends training after the current epoch, or after the current batch from a batch
+    method. `logs` holds the loss and the metrics by name; what one callback adds to it is seen by those after it and by
+    `History`.
 
     Overriding a batch method costs a return to Python for every batch, which for a small network takes more time than
     the batch; all others are free.

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 
-def as_rows(what: str, name: str, data: Any, dtype: str, *, finite: bool = True) -> np.ndarray:
-    """``data`` as a C-contiguous array of ``dtype`` with a batch axis.
+def as_numbers(what: str, name: str, data: Any) -> np.ndarray:
+    """``data`` as an array of real numbers with a batch axis and at least one row, in the layout and type it has.
 
-    Takes arrays, data frames, lists; any real dtype, layout, byte order.
+    Takes arrays, data frames, lists.
 
     Raises:
-        ValueError: it holds no numbers, has no rows or no batch axis, is ragged or masked, or (``finite``) holds NaN or
-            infinity
+        ValueError: it holds no numbers, has no rows or no batch axis, is ragged or masked
     """
     try:
         array = np.asarray(data)
@@ -36,16 +35,26 @@ def as_rows(what: str, name: str, data: Any, dtype: str, *, finite: bool = True)
         raise ValueError(f"{what}: {name} must have rows. Received: the single value {array[()]!r}")
     if len(array) == 0:
         raise ValueError(f"{what}: {name} must have at least one row. Received: shape {array.shape}")
+    return array
+
+
+def as_rows(what: str, name: str, data: Any, dtype: str, *, finite: bool = True) -> np.ndarray:
+    """``data`` as a C-contiguous array of ``dtype`` with a batch axis; from any real dtype, layout, byte order.
+
+    Raises:
+        ValueError: as ``as_numbers``, or (``finite``) it holds NaN or infinity
+    """
+    array = as_numbers(what, name, data)
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=dtype)
-    if finite and array.dtype.kind == "f" and rows.size and not _all_finite(rows):
+    if finite and array.dtype.kind == "f" and rows.size and not all_finite(rows):
         position = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
         place = ", ".join(map(str, position))
         raise ValueError(f"{what}: {name} must be finite in {dtype}. Received: {name}[{place}] = {array[position]}")
     return rows
 
 
-def _all_finite(rows: np.ndarray) -> bool:
+def all_finite(rows: np.ndarray) -> bool:
     """Without an array of as many booleans: NaN comes through both."""
     return math.isfinite(rows.min()) and math.isfinite(rows.max())
 
@@ -88,7 +97,11 @@ def check_weights(
 
 
 def joined_weights(
-    what: str, y: np.ndarray, given: np.ndarray | None, table: Mapping[float, float] | None
+    what: str,
+    y: np.ndarray,
+    given: np.ndarray | None,
+    table: Mapping[float, float] | None,
+    count: int | str | None = None,
 ) -> np.ndarray | None:
     """The weight of each row, (N,), or of each pixel, (N, ...); None if all weigh 1.
 
@@ -97,13 +110,15 @@ def joined_weights(
         y: targets (N, ..., C), or labels (N, ..., 1)
         given: weights of rows, (N,) or (N, 1), or of pixels, (N, ...) or (N, ..., 1)
         table: weights of classes
+        count: what errors call the number of rows, if not by its name
     """
     rows, pixels = (len(y),), y.shape[:-1]
     if given is not None:
         if given.shape[-1] == 1 and given.shape[:-1] in (rows, pixels):
             given = given.reshape(given.shape[:-1])
         if given.shape not in (rows, pixels):
-            rule = " or ".join(map(str, dict.fromkeys((rows, pixels))))
+            shapes = [(len(y) if count is None else count, *shape[1:]) for shape in dict.fromkeys((rows, pixels))]
+            rule = " or ".join(map(str, shapes)).replace("'", "")
             raise ValueError(f"{what}: sample_weight must have shape {rule}. Received: shape {given.shape}")
     if table is None:
         return given

@@ -50,7 +50,7 @@ class ProgressBar:
 
     Args:
         epochs: the number of the last epoch, for ``37/100``.
-        steps: training steps in an epoch.
+        steps: training steps in an epoch; None if that is not known, or if they are not to be shown.
         verbose: 0 writes nothing; 1 and "auto" are the bar on a terminal and lines elsewhere; 2 is lines everywhere.
         stream: where to write; the standard output if None.
         title: stands in place of ``Epoch 1/1`` if given.
@@ -71,7 +71,7 @@ class ProgressBar:
     def __init__(
         self,
         epochs: int,
-        steps: int,
+        steps: int | None,
         verbose: Verbose = "auto",
         stream: TextIO | None = None,
         *,
@@ -80,7 +80,7 @@ class ProgressBar:
         if verbose not in ("auto", 0, 1, 2):
             raise ValueError(f"verbose must be 'auto', 0, 1 or 2. Received: verbose={verbose!r}")
         self.epochs = epochs
-        self.steps = steps
+        self.steps = steps or 0
         self._stream = stream if stream is not None else sys.stdout
         self._silent = verbose == 0 or self._stream is None
         self._terminal = self._stream is not None and _is_terminal(self._stream)
@@ -89,7 +89,8 @@ class ProgressBar:
         self._full, self._half, self._rest = ("━", "╸", " ") if pretty else ("#", "-", " ")
         self._title = title
         self._columns = 0  # of the window; 0 is no limit
-        self._layout = 0 if self._live else 2  # the first that fitted
+        self._widest = 0 if self._live and self.steps else 2
+        self._layout = self._widest  # the first that fitted
         self._widths: dict[str, int] = {}  # the widest value seen, by name
         self._finished: list[tuple[int, dict[str, float], float] | str] = []
         self._drawn = 0  # characters of the live line on the screen
@@ -219,7 +220,7 @@ class ProgressBar:
         except (AttributeError, OSError, ValueError):
             columns = 80
         if columns != self._columns:
-            self._columns, self._layout = columns, 0 if self._live else 2
+            self._columns, self._layout = columns, self._widest
 
     def _emit(self, text: str) -> None:
         """Write, and never let a closed pipe or a full disk under the log end the training."""

@@ -26,6 +26,7 @@ from fastnn.graph import ALL, Node, Place, Shape, Tensor
 from fastnn.layers.base import Training, Weight
 from fastnn.metrics import Metric, SummedMetric
 from fastnn.ops import data, loss
+from fastnn.order import Orders
 from fastnn.plan import Pass, Plan, aligned, choose, epilogues, fused_norms, losses_on_logits, zeros
 
 if TYPE_CHECKING:
@@ -211,74 +212,66 @@ class TrainStep:
         self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, slots: Sequence[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """The buffers that stay the same for all epochs over this data; ``slots`` are the optimizer's vectors."""
-        found = {**self.model.vectors(), "x": x, "y": y, "grads": self.grads, "totals": self.totals.array}
-        found |= {f"slot{i}": vector for i, vector in enumerate(slots)}
+        found = {**self.state(slots), "x": x, "y": y}
         if weights is not None:
             found["weight"] = weights
         if self.totals.stored:
             found["predictions"] = empty_rows(len(x), self.model.output_shape, self.dtype)
+        return found
+
+    def state(self, slots: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Those of them that are not data."""
+        found = {**self.model.vectors(), "grads": self.grads, "totals": self.totals.array}
+        found |= {f"slot{i}": vector for i, vector in enumerate(slots)}
         if "clipped" in self.plan.buffers:
             found["clipped"] = zeros(self.layout.size, self.dtype)
         return found
 
-    def logs(
-        self, buffers: dict[str, np.ndarray], rows: int, y: np.ndarray, places: np.ndarray | None = None
-    ) -> dict[str, float]:
-        """Loss and metrics of the ``rows`` rows since the totals were last 0. Stored metrics need a whole epoch.
 
-        ``y`` are the targets of the rows trained on, and these are those at ``places``, or all.
-        """
-        predictions = buffers.get("predictions") if rows == len(y) else None
-        return self.totals.logs(rows, y, predictions if predictions is None or places is None else predictions[places])
+class Numbers:
+    """The numbers of training steps: the optimizer's rates and the steps' own. Made for ``size`` steps at a time.
+
+    The rates depend on the optimizer's iterations: training that was saved goes on as if it had not stopped.
+    """
+
+    def __init__(self, model: Trainable, size: int) -> None:
+        self.model, self.size = model, size
+        self._known: tuple[Any, int, np.ndarray, np.ndarray] = (None, 0, np.empty(0), np.empty(0))
+
+    def next(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rates and numbers of the next ``count`` steps, at most ``size``."""
+        optimizer = self.model.optimizer
+        rate, first = optimizer.learning_rate, optimizer.iterations
+        known, start, rates, steps = self._known
+        if known != rate or not start <= first <= first + count <= start + len(steps):
+            size = self.size
+            start, rates, steps = first, optimizer.rates(first, size), np.arange(first, first + size, dtype=np.int64)
+            self._known = rate, start, rates, steps
+        part = slice(first - start, first - start + count)
+        return rates[part], steps[part]
 
 
 class Feed:
-    """The streams of each epoch: the order of the rows, and the numbers of its steps. Made for BLOCK epochs at a time.
-
-    The order depends on the model's seed and on how many epochs it was trained, the rates on the optimizer's
-    iterations: so training that was saved goes on as if it had not stopped.
+    """The streams of each epoch over arrays: the order of the rows, and the numbers of its steps.
 
     Args:
         rows: how many
         batch: rows of a batch
-        shuffle: whether each epoch has another order
+        shuffle: whether each epoch has another order; see ``Orders``
         places: the numbers of the rows in the data; 0, 1, ... if None
     """
 
-    BLOCK = 64  # part of what a seed means: with another number the orders are others
-
     def __init__(
-        self, model: Trainable, rows: int, batch: int, shuffle: bool, places: np.ndarray | None = None
+        self, model: Trainable, rows: int, batch: int, shuffle: bool | str, places: np.ndarray | None = None
     ) -> None:
-        self.model, self.places, self.shuffle = model, places, shuffle
         self.steps = -(-rows // batch)
-        self.block = max(1, min(self.BLOCK, 65536 // rows))  # not too much memory
-        self._key: Any = None
-        self._orders: np.ndarray = (np.arange(rows) if places is None else places)[None]
-        self._rows = self._orders[0]
-        self._numbers: tuple[Any, int, np.ndarray, np.ndarray] = (None, 0, np.empty(0), np.empty(0))
+        self.orders = Orders(model, rows, shuffle, places, batch)
+        self._numbers = Numbers(model, self.steps * self.orders.block)
 
     def epoch(self, number: int) -> dict[str, np.ndarray]:
         """The streams of the epoch with that number, counted from the model's first."""
-        optimizer = self.model.optimizer
-        rate, first = optimizer.learning_rate, optimizer.iterations
-        known, start, rates, steps = self._numbers
-        if known != rate or not start <= first <= first + self.steps <= start + len(steps):
-            size = self.steps * self.block
-            start, rates, steps = first, optimizer.rates(first, size), np.arange(first, first + size, dtype=np.int64)
-            self._numbers = rate, start, rates, steps
-        part = slice(first - start, first - start + self.steps)
-        return {"index": self._order(number), "rates": rates[part], "step": steps[part]}
-
-    def _order(self, number: int) -> Any:
-        if not self.shuffle:
-            return self._orders[0]
-        block, index = divmod(number, self.block)
-        if self._key != (self.model.seed, block):
-            rng = np.random.default_rng([self.model.seed, 1, block])
-            rows = np.tile(self._rows, (self.block, 1))
-            self._key, self._orders = (self.model.seed, block), rng.permuted(rows, axis=1, out=rows)
-        return self._orders[index]
+        rates, steps = self._numbers.next(self.steps)
+        return {"index": self.orders.of(number), "rates": rates, "step": steps}
 
 
 def passes() -> list[Pass]:

@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 
 from fastnn.configurable import whole
+from fastnn.sources.dataset import Dataset, PyDataset
+
+#: Its older name in Keras.
+Sequence = PyDataset
+
+__all__ = ["Dataset", "PyDataset", "Sequence", "to_categorical"]
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:

@@ -32,11 +32,12 @@ ALLOWED = {
     "optimizers": {"configurable", "graph", "ops", "schedules"},
     "evaluation": set(),
     "data": set(),
+    "sources": {"configurable", "data"},
 }
 #: Who may know the whole: what is built on models.
 HIGH = {
-    "models", "training", "steps", "asking", "profiling", "callbacks", "callback_base", "saving", "jobs", "tables",
-    "images", "imaging", "cli", "benchmarking",
+    "models", "training", "compiling", "epochs", "streaming", "order", "interrupt", "steps", "asking", "profiling",
+    "callbacks", "callback_base", "saving", "jobs", "tables", "images", "imaging", "cli", "benchmarking",
 }  # fmt: skip
 HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL", "pydicom", "nibabel"}
 PEERS = {"torch", "keras", "tensorflow", "jax", "onnxruntime"}
