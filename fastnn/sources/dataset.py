@@ -18,7 +18,8 @@ class Dataset:
     Define:
         __len__: the number of samples
         __getitem__: sample ``index``, 0 .. len - 1, as ``(x, y)`` or ``(x, y, sample_weight)`` without a batch axis;
-            for ``predict`` also ``x`` alone. Several threads call it at once if ``workers`` is more than 1
+            for ``predict`` also ``x`` alone. The weight is a number or, for images, an array of one a pixel. Several
+            threads call it at once if ``workers`` is more than 1
 
     Attributes:
         workers: threads that load, if ``fit`` is not told otherwise; with 0 the samples are loaded between the steps
