@@ -175,9 +175,23 @@ class Model(Trainable):
         """Overwrite all weights; shapes are checked before anything is changed."""
         assign_all(self.weights, weights, self.name)
 
+    def _check_ends(self) -> None:
+        """ValueError unless arrays can go in and come out: one of each."""
+        network = self.network
+        if network.input_form is not None or network.output_form is not None:
+            raise ValueError(
+                f"{self.name}: can be trained and asked with one input and one output, not in a list or dict. "
+                f"Received: inputs {self.input_shape}, outputs {self.output_shape}"
+            )
+
+    def _build_for(self, rows: np.ndarray) -> None:
+        self._built()
+        self._check_ends()
+
     def trace(self, inputs: Sequence[Tensor], training: Training | None) -> list[Tensor]:
         """Record the layers' ops from these inputs on; returns the outputs."""
         self._built()
+        self._check_ends()
         return self.network.trace(inputs, training)
 
     def _repeat(self, x: Any) -> Any:
