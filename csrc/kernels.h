@@ -37,7 +37,8 @@ enum interpolation { INTERPOLATION_NEAREST, INTERPOLATION_BILINEAR };
     X(double, rate) X(double, momentum) X(double, rho) X(double, beta_1) X(double, beta_2) X(double, epsilon) \
     X(double, weight_decay) X(double, stddev) X(int32_t, nesterov) X(int32_t, activation) X(int32_t, flip) X(uint32_t, stream) X(uint64_t, seed) \
     X(int64_t, groups) X(int64_t, index) X(int32_t, horizontal) X(int32_t, vertical) X(int32_t, fill_mode) \
-    X(int32_t, interpolation) X(double, fill_value)
+    X(int32_t, interpolation) X(double, fill_value) X(double, scale) X(double, offset) X(double, beta) X(double, gamma) \
+    X(double, positive) X(double, negative) X(int32_t, joint)
 
 /* Attributes with one number for each of the axes D, H, W; those that an op does not have hold the value that does
  * nothing: so one kernel serves signals (W), images (H, W) and volumes. X(name, nothing) */
@@ -53,6 +54,7 @@ struct attributes {
 #define SPACE_FIELD(name, nothing) int64_t name[MAX_SPACE];
     SPACES(SPACE_FIELD)
 #undef SPACE_FIELD
+    const float *class_weights; /* focal losses over classes: one number a class */
     int64_t perm[MAX_RANK]; /* transpose: axis i of the output is axis perm[i] of the input, i > 0 */
 #define RANGE_FIELD(name) double name[2];
     RANGES(RANGE_FIELD)

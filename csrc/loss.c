@@ -1,5 +1,5 @@
-/* Losses, one value a row, and their gradients; running sums. N batch, C outputs or classes.
- * p is the prediction or its logits, y the target, (N,C) or, for labels, (N,1). */
+/* Losses, one value a row, and their gradients; running sums. N rows, which lie along all axes but the last: those of
+ * images are pixels; C outputs or classes. p is the prediction or its logits, y the target, (N,C) or, for labels, (N,1). */
 
 #define EPSILON 1e-7f /* probabilities are kept this far from 0 and 1 before a logarithm */
 
@@ -38,7 +38,7 @@ INLINE vf sigmoid_crossentropy_slope(vf z, vf y) { return v_sigmoid(z) - y; }
 #define ROW_MEANS(name, term)                                                                        \
     static void kernel_##name(const struct step *step, const struct lane *lane)                      \
     {                                                                                                \
-        int64_t total = step->in[0].size[0], c = step->in[0].size[1];                                \
+        int64_t total = rows_of(&step->in[0]), c = columns_of(&step->in[0]);                         \
         const struct attributes *attr = &step->attr;                                                 \
         const float *p = step->in[0].data, *y = step->in[1].data;                                    \
         float *out = step->out[0].data;                                                              \
@@ -61,9 +61,11 @@ INLINE vf sigmoid_crossentropy_slope(vf z, vf y) { return v_sigmoid(z) - y; }
 #define ROW_MEANS_DX(name, slope)                                                                    \
     static void kernel_##name(const struct step *step, const struct lane *lane)                      \
     {                                                                                                \
-        int64_t total = step->out[0].size[0], c = step->out[0].size[1];                              \
+        int64_t total = rows_of(&step->out[0]), c = columns_of(&step->out[0]);                       \
         const float *rows = step->in[0].data, *p = step->in[1].data, *y = step->in[2].data;          \
         float *dp = step->out[0].data;                                                               \
+        const struct attributes *attr = &step->attr;                                                 \
+        (void)attr;                                                                                  \
         if (c == 1) {                                                                                \
             EACH_TASK(total)                                                                         \
                 for (int64_t i = at; i < at + n; i += VL) {                                          \
@@ -102,7 +104,7 @@ INLINE float row_sum(const float *x, int64_t c)
 /* loss (N) = -sum(y log(p / sum(p))) */
 INLINE void categorical(const struct step *step, const struct lane *lane, int sparse)
 {
-    int64_t rows = step->in[0].size[0], c = step->in[0].size[1];
+    int64_t rows = rows_of(&step->in[0]), c = columns_of(&step->in[0]);
     EACH_ROW(rows) {
         const float *p = (const float *)step->in[0].data + row * c;
         const float *y = (const float *)step->in[1].data + row * (sparse ? 1 : c);
@@ -116,7 +118,7 @@ INLINE void categorical(const struct step *step, const struct lane *lane, int sp
 /* dp (N,C) = g (N) * (slope - sum(slope * q)) / sum(p), slope = -y / q inside, q = p / sum(p) */
 INLINE void categorical_dx(const struct step *step, const struct lane *lane, int sparse)
 {
-    int64_t rows = step->out[0].size[0], c = step->out[0].size[1];
+    int64_t rows = rows_of(&step->out[0]), c = columns_of(&step->out[0]);
     EACH_ROW(rows) {
         float *dp = (float *)step->out[0].data + row * c;
         const float *p = (const float *)step->in[1].data + row * c;
@@ -136,7 +138,7 @@ INLINE void categorical_dx(const struct step *step, const struct lane *lane, int
 /* loss (N) = -sum(y * (z - max(z) - log(sum(exp(z - max(z)))))) */
 INLINE void softmax_loss(const struct step *step, const struct lane *lane, int sparse)
 {
-    int64_t rows = step->in[0].size[0], c = step->in[0].size[1];
+    int64_t rows = rows_of(&step->in[0]), c = columns_of(&step->in[0]);
     EACH_ROW(rows) {
         const float *z = (const float *)step->in[0].data + row * c;
         const float *y = (const float *)step->in[1].data + row * (sparse ? 1 : c);
@@ -153,7 +155,7 @@ INLINE void softmax_loss(const struct step *step, const struct lane *lane, int s
 /* dz (N,C) = g (N) * (softmax(z) * sum(y) - y) */
 INLINE void softmax_loss_dx(const struct step *step, const struct lane *lane, int sparse)
 {
-    int64_t rows = step->out[0].size[0], c = step->out[0].size[1];
+    int64_t rows = rows_of(&step->out[0]), c = columns_of(&step->out[0]);
     EACH_ROW(rows) {
         float *dz = (float *)step->out[0].data + row * c;
         const float *z = (const float *)step->in[1].data + row * c;
@@ -208,13 +210,16 @@ static void kernel_sum_all(const struct step *step, const struct lane *lane)
     *(float *)step->out[0].data = row_sum(step->in[0].data, step->in[0].size[0]);
 }
 
-/* total (1) += sum(rows), in double, row after row */
+/* total (...) += sum(rows (N,...)), in double, row after row */
 static void kernel_accumulate(const struct step *step, const struct lane *lane)
 {
     const float *rows = step->in[0].data;
-    int64_t n = step->in[0].size[0];
+    double *total = step->out[0].data;
+    int64_t n = step->in[0].size[0], size = elements(&step->out[0]);
     if (lane->id) return;
-    double total = *(double *)step->out[0].data;
-    for (int64_t i = 0; i < n; i++) total += (double)rows[i];
-    *(double *)step->out[0].data = total;
+    for (int64_t j = 0; j < size; j++) {
+        double sum = total[j];
+        for (int64_t i = 0; i < n; i++) sum += (double)rows[i * size + j];
+        total[j] = sum;
+    }
 }

@@ -176,6 +176,7 @@ POINTWISE_2(leaky_relu_dx, v_select(v_less(v_zero(), x), g, v_set((float)attr->n
 POINTWISE_1(elu, act_elu(x, 1.0f, (float)attr->alpha))
 POINTWISE_2(elu_dx, act_elu_dx(g, x, 1.0f, (float)attr->alpha))
 POINTWISE_1(clip, v_clip(x, -(float)attr->limit, (float)attr->limit))
+POINTWISE_1(affine, v_fma(v_set((float)attr->scale), x, v_set((float)attr->offset)))
 POINTWISE_2(add, g + x)
 POINTWISE_2(multiply, g * x)
 

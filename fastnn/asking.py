@@ -15,7 +15,7 @@ from fastnn import config
 from fastnn.graph import Node, Place, Tensor
 from fastnn.ops import pointwise
 from fastnn.plan import Plan, fold_norms, losses_on_logits
-from fastnn.steps import PULSE, Totals, data_buffers, empty_rows, leaf, passes, row_loss
+from fastnn.steps import PULSE, Totals, empty_rows, leaf, passes, row_loss, target_row
 
 if TYPE_CHECKING:
     from fastnn.training import Trainable
@@ -57,21 +57,23 @@ class Question:
 
 
 class TestStep(Question):
-    """Loss and metrics without training."""
+    """Loss and metrics without training. ``target`` and ``weight`` as in ``TrainStep``."""
 
     __test__ = False  # not a test case, whatever its name
 
-    def __init__(self, model: Trainable, weighted: bool) -> None:
+    def __init__(
+        self, model: Trainable, target: Sequence[int] | None = None, weight: Sequence[int] | None = None
+    ) -> None:
         self.model = model
-        self.totals = Totals(model.metric_objects)
         x = leaf((None, *model.input_shape[1:]), "x", stream=True)
-        y = leaf((None, *model.loss.target_shape(model.output_shape)[1:]), "y", stream=True)
+        y = leaf((None, *target_row(model, target)), "y", stream=True)
         (p,) = model.trace([x], None)
-        target = leaf(y.shape, "target", stream=True) if model.loss.label_smoothing else y
-        rows = row_loss(model, target, p, leaf((None,), "weight", stream=True) if weighted else None)
+        rows = row_loss(model, y, p, None if weight is None else leaf((None, *weight), "weight", stream=True))
         fused = losses_on_logits([rows, p])
         rows, p = fused[rows], fused[p]
-        roots = self.totals.record(rows, y, p)
+        roots: list[Tensor | Node] = []
+        self.totals, sums = Totals.record(model.metric_objects, rows, y, p)
+        roots += sums
         if self.totals.stored:
             p.place = Place("out", 0, stream=True)
             roots.append(p)
@@ -79,8 +81,8 @@ class TestStep(Question):
 
     def run(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
         """Loss and metrics for these rows."""
-        totals = Totals(self.totals.metrics)  # of this call alone: several threads may be evaluating
-        buffers = {**self.vectors, **data_buffers(self.model, x, y), "totals": totals.array}
+        totals = self.totals.fresh()  # of this call alone: several threads may be evaluating
+        buffers = {**self.vectors, "x": x, "y": y, "totals": totals.array}
         if weights is not None:
             buffers["weight"] = weights
         if self.totals.stored:

@@ -49,6 +49,8 @@ class Configurable:
     def _read(cls, name: str, value: Any) -> Any:
         if isinstance(value, Mapping) and name in cls.parts:
             return restore(value, cls.parts[name](), name)
+        if isinstance(value, list | tuple) and name in cls.parts:
+            return [restore(v, cls.parts[name](), name) for v in value]
         return tuple(value) if isinstance(value, list) else value
 
     def __repr__(self) -> str:

@@ -61,37 +61,56 @@ def check_rows(what: str, x: np.ndarray, shape: tuple[int | None, ...], name: st
     return x
 
 
-def row_weights(
-    what: str, rows: int, y: np.ndarray, sample_weight: Any, class_weight: Mapping[Any, Any] | None, dtype: str
-) -> np.ndarray | None:
-    """One weight a row: ``sample_weight`` (N,) times ``class_weight[class of the row]``; None if neither is given."""
-    if sample_weight is None and class_weight is None:
-        return None
-    weights = np.ones(rows, dtype)
+def check_weights(
+    what: str, rows: int, sample_weight: Any, class_weight: Mapping[Any, Any] | None, dtype: str
+) -> tuple[np.ndarray | None, dict[float, float] | None]:
+    """``sample_weight`` as an array, ``class_weight`` as a dict, each None if it is not given; their values checked."""
+    given = None
     if sample_weight is not None:
         given = as_rows(what, "sample_weight", sample_weight, dtype)
-        if given.ndim == 2 and given.shape[1] == 1:
-            given = np.ascontiguousarray(given[:, 0])
-        if given.shape != (rows,):
+        if len(given) != rows:
             raise ValueError(f"{what}: sample_weight must have shape ({rows},). Received: shape {given.shape}")
-        if (given < 0).any():
+        if given.size and given.min() < 0:
             raise ValueError(f"{what}: sample_weight must not be negative. Received: {given.min()}")
-        weights *= given
-    if class_weight is not None:
-        if not isinstance(class_weight, Mapping):
+    if class_weight is None:
+        return given, None
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(f"{what}: class_weight must map classes to weights. Received: class_weight={class_weight!r}")
+    table: dict[float, float] = {}
+    for key, value in class_weight.items():
+        if not isinstance(key, Real) or not isinstance(value, Real) or not np.isfinite(float(value)) or value < 0:
             raise ValueError(
-                f"{what}: class_weight must map classes to weights. Received: class_weight={class_weight!r}"
+                f"{what}: class_weight must map numbers of classes to weights, finite and not negative. "
+                f"Received: {{{key!r}: {value!r}}}"
             )
-        if y.ndim != 2 and y.size != rows:
-            raise ValueError(f"{what}: class_weight needs y of shape (N,), (N, 1) or (N, C). Received: shape {y.shape}")
-        classes = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(rows)
-        table: dict[float, float] = {}
-        for key, value in class_weight.items():
-            if not isinstance(key, Real) or not isinstance(value, Real) or not np.isfinite(float(value)) or value < 0:
-                raise ValueError(
-                    f"{what}: class_weight must map numbers of classes to weights, finite and not negative. "
-                    f"Received: {{{key!r}: {value!r}}}"
-                )
-            table[float(key)] = float(value)
-        weights *= np.array([table.get(float(c), 1.0) for c in classes.tolist()], dtype)
+        table[float(key)] = float(value)
+    return given, table
+
+
+def joined_weights(
+    what: str, y: np.ndarray, given: np.ndarray | None, table: Mapping[float, float] | None
+) -> np.ndarray | None:
+    """The weight of each row, (N,), or of each pixel, (N, ...); None if all weigh 1.
+
+    Args:
+        what: whose arguments they are
+        y: targets (N, ..., C), or labels (N, ..., 1)
+        given: weights of rows, (N,) or (N, 1), or of pixels, (N, ...) or (N, ..., 1)
+        table: weights of classes
+    """
+    rows, pixels = (len(y),), y.shape[:-1]
+    if given is not None:
+        if given.shape[-1] == 1 and given.shape[:-1] in (rows, pixels):
+            given = given.reshape(given.shape[:-1])
+        if given.shape not in (rows, pixels):
+            rule = " or ".join(map(str, dict.fromkeys((rows, pixels))))
+            raise ValueError(f"{what}: sample_weight must have shape {rule}. Received: shape {given.shape}")
+    if table is None:
+        return given
+    classes = y[..., 0] if y.shape[-1] == 1 else y.argmax(axis=-1)
+    weights = np.ones(pixels, y.dtype)
+    for number, weight in table.items():
+        weights[classes == number] = weight
+    if given is not None:
+        weights *= given.reshape(len(y), *given.shape[1:], *(1,) * (len(pixels) - given.ndim))
     return weights

@@ -208,7 +208,7 @@ class Model(Trainable):
             make = partial(asking_plan, self, roots, name="prediction")
             return within_memory(make) if batch is None else make(batch)
         self._compiled()
-        return TrainStep(self, batch or 32, weighted=False).plan
+        return TrainStep(self, batch or 32).plan
 
     def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
         """Print a table of the layers: name, output shape, number of weights, bytes of the output for one row; and, unless

@@ -127,7 +127,7 @@ def profile(model: Trainable, x: np.ndarray, y: np.ndarray | None, batch: int, s
         program.prepare(vectors)
         buffers = {**vectors, "x": x[:rows], "out": empty_rows(rows, model.output_shape, model.dtype)}
     else:
-        step = TrainStep(model, rows, weighted=False)
+        step = TrainStep(model, rows, y.shape[1:])
         plan, program = step.plan, step.program
         given = step.buffers(x[:rows], y[:rows], None, model.slots_for(step.layout))
         buffers = _copies(given) | Feed(model, rows, rows, shuffle=False).epoch(0)

@@ -3,7 +3,6 @@
 A training step is one Plan: gather the batch, forward, loss, backward, update, running totals. Its buffers:
 
     x, y, weight   all rows, as given
-    target         the targets as the loss takes them, where they are not y: labels smoothed
     index          stream: the rows of each batch
     rates, step    streams: what the optimizer and dropout need at each step
     weights<i>     the flat weights; one buffer for each model that the layers come from
@@ -14,6 +13,7 @@ A training step is one Plan: gather the batch, forward, loss, backward, update, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,8 +24,8 @@ from fastnn import config
 from fastnn.autodiff import gradients
 from fastnn.graph import ALL, Node, Place, Shape, Tensor
 from fastnn.layers.base import Training, Weight
-from fastnn.metrics import Metric, RowMetric
-from fastnn.ops import data, loss, pointwise
+from fastnn.metrics import Metric, SummedMetric
+from fastnn.ops import data, loss
 from fastnn.plan import Pass, Plan, aligned, choose, epilogues, fused_norms, losses_on_logits, zeros
 
 if TYPE_CHECKING:
@@ -83,29 +83,44 @@ class Layout(NamedTuple):
 
 
 class Totals:
-    """Running sums of the loss and of the metrics that are one value a row: double precision, a cache line each."""
+    """Running sums of the loss and of the metrics that are made of sums: double precision, cache lines of their own."""
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self.metrics = metrics
-        self.summed = [m for m in metrics if isinstance(m, RowMetric)]
+    def __init__(self, metrics: Sequence[Metric], shapes: Sequence[Sequence[int]]) -> None:
+        """``shapes`` are those of what a row adds to the loss and to each metric made of sums."""
+        self.metrics, self.shapes = metrics, shapes
+        self.summed = [m for m in metrics if isinstance(m, SummedMetric)]
         self.stored = len(self.summed) < len(metrics)  # whether some metric needs all predictions
-        self.array = np.zeros(8 * (1 + len(self.summed)), np.float64)
-        self._sums = self.array[::8]
-        self._names = ["loss", *(m.name for m in self.summed)]
+        self.starts = [0]
+        for shape in shapes:
+            self.starts.append(self.starts[-1] + -(-math.prod(shape) // 8) * 8)
+        self.array = np.zeros(self.starts[-1], np.float64)
+        self._sums = [
+            self.array[start : start + math.prod(shape)].reshape(shape)
+            for shape, start in zip(shapes, self.starts[:-1], strict=True)
+        ]
 
-    def record(self, rows: Tensor, y: Tensor, p: Tensor) -> list[Tensor | Node]:
-        """The nodes that add a batch's values: ``rows`` are its losses (N,)."""
-        values = [rows, *(metric.rows(y, p) for metric in self.summed)]
-        places = [Place("totals", 8 * number) for number in range(len(values))]
-        return [loss.accumulate(Tensor((1,), "float64", place=at), v) for at, v in zip(places, values, strict=True)]
+    @classmethod
+    def record(cls, metrics: Sequence[Metric], rows: Tensor, y: Tensor, p: Tensor) -> tuple[Totals, list[Node]]:
+        """The sums, and the nodes that add a batch's values to them: ``rows`` are its losses (N,)."""
+        values = [rows, *(m.summands(y, p) for m in metrics if isinstance(m, SummedMetric))]
+        totals = cls(metrics, [[size for size in v.shape[1:] if size is not None] or [1] for v in values])
+        leaves = [
+            Tensor(tuple(shape), "float64", place=Place("totals", start))
+            for shape, start in zip(totals.shapes, totals.starts[:-1], strict=True)
+        ]
+        return totals, [loss.accumulate(total, v) for total, v in zip(leaves, values, strict=True)]
+
+    def fresh(self) -> Totals:
+        """Sums of the same shapes, all 0."""
+        return Totals(self.metrics, self.shapes)
 
     def logs(self, rows: int, y: np.ndarray, predictions: np.ndarray | None) -> dict[str, float]:
-        """Means over ``rows`` rows, in the order of the metrics; with predictions, also the metrics that need them."""
-        means = dict(zip(self._names, [value / rows for value in self._sums.tolist()], strict=True))
-        if not self.stored or predictions is None:
-            return means
-        computed = {m.name: m.compute(y, predictions) for m in self.metrics if not isinstance(m, RowMetric)}
-        return {name: {**means, **computed}[name] for name in ("loss", *(m.name for m in self.metrics))}
+        """Loss and metrics over ``rows`` rows, in their order; with predictions, also the metrics that need them."""
+        found = {m.name: m.result(part, rows) for m, part in zip(self.summed, self._sums[1:], strict=True)}
+        found["loss"] = float(self.array[0]) / rows
+        if self.stored and predictions is not None:
+            found |= {m.name: m.compute(y, predictions) for m in self.metrics if not isinstance(m, SummedMetric)}
+        return {name: found[name] for name in ("loss", *(m.name for m in self.metrics)) if name in found}
 
 
 class TrainStep:
@@ -113,15 +128,17 @@ class TrainStep:
 
     Args:
         batch: rows of a full batch
-        weighted: whether rows have weights
+        target: shape of a row's target; the usual one of the loss if None
+        weight: shape of a row's weights: () is one number, (H, W), say, one a pixel; None if there are none
     """
 
-    def __init__(self, model: Trainable, batch: int, weighted: bool) -> None:
+    def __init__(
+        self, model: Trainable, batch: int, target: Sequence[int] | None = None, weight: Sequence[int] | None = None
+    ) -> None:
         self.model = model
         self.dtype = model.dtype
         self.layout = Layout.of(model.trainable_weights)
-        self.totals = Totals(model.metric_objects)
-        roots = self._record(weighted)
+        roots = self._record(target, weight)
         name = f"{model.name}: training step"
         self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=name, passes=passes())
         self._versions = list(dict.fromkeys(weight.version for weight in model.weights))
@@ -146,30 +163,29 @@ class TrainStep:
             for version in self._versions:
                 version.advance()
 
-    def _record(self, weighted: bool) -> list[Tensor | Node]:
+    def _record(self, target: Sequence[int] | None, weight: Sequence[int] | None) -> list[Tensor | Node]:
         model = self.model
         index = leaf((None,), "index", "int64", stream=True)
         step = leaf((1,), "step", "int64", stream=True)
         x = data.gather(leaf((ALL, *model.input_shape[1:]), "x"), index)
-        y = data.gather(leaf((ALL, *model.loss.target_shape(model.output_shape)[1:]), "y"), index)
+        y = data.gather(leaf((ALL, *target_row(model, target)), "y"), index)
         training = Training(model.seed, step)
         (p,) = model.trace([x], training)
-        unit = data.gather(leaf((ALL,), "weight"), index) if weighted else None
-        target = data.gather(leaf((ALL, *y.shape[1:]), "target"), index) if model.loss.label_smoothing else y
-        rows = row_loss(model, target, p, unit)
+        weights = None if weight is None else data.gather(leaf((ALL, *weight), "weight"), index)
+        rows = row_loss(model, y, p, weights)
         fused = losses_on_logits([rows, p])
         rows, p = fused[rows], fused[p]
 
         optimizer = model.optimizer
         found = gradients(rows, [w.tensor for w in self.layout.weights])
         roots: list[Tensor | Node] = []
-        for weight, offset, gradient in zip(self.layout.weights, self.layout.offsets, found, strict=True):
+        for trained, offset, gradient in zip(self.layout.weights, self.layout.offsets, found, strict=True):
             if gradient is None:
                 continue
             gradient = optimizer.clip(gradient, whole=False)
             if gradient.place is not None:
-                raise AssertionError(f"{weight.name}: its gradient already has a place")
-            gradient.place, gradient.name = Place("grads", offset), f"gradient of {weight.name}"
+                raise AssertionError(f"{trained.name}: its gradient already has a place")
+            gradient.place, gradient.name = Place("grads", offset), f"gradient of {trained.name}"
             roots.append(gradient)
         whole = leaf((self.layout.size,), "grads")
         clipped = optimizer.clip(whole, whole=True)
@@ -185,7 +201,8 @@ class TrainStep:
                 roots.append(clipped)
             roots.append(optimizer.update(flat, slots, part, rates))
         roots += training.updates
-        roots += self.totals.record(rows, y, p)
+        self.totals, sums = Totals.record(model.metric_objects, rows, y, p)
+        roots += sums
         if self.totals.stored:
             roots.append(data.scatter(leaf((ALL, *p.shape[1:]), "predictions"), p, index))
         return roots
@@ -194,8 +211,7 @@ class TrainStep:
         self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, slots: Sequence[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """The buffers that stay the same for all epochs over this data; ``slots`` are the optimizer's vectors."""
-        found = {**self.model.vectors(), **data_buffers(self.model, x, y)}
-        found |= {"grads": self.grads, "totals": self.totals.array}
+        found = {**self.model.vectors(), "x": x, "y": y, "grads": self.grads, "totals": self.totals.array}
         found |= {f"slot{i}": vector for i, vector in enumerate(slots)}
         if weights is not None:
             found["weight"] = weights
@@ -270,12 +286,9 @@ def passes() -> list[Pass]:
     return [fused_norms, epilogues, partial(choose, use_winograd=config.winograd())]
 
 
-def data_buffers(model: Trainable, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """The buffers of the data: inputs, targets, and the targets as the loss takes them where those differ."""
-    found = {"x": x, "y": y}
-    if model.loss.label_smoothing:
-        found["target"] = np.ascontiguousarray(model.loss.smooth(y), model.dtype)
-    return found
+def target_row(model: Trainable, target: Sequence[int] | None) -> Sequence[int | None]:
+    """The shape of a row's target: ``target``, or the usual one of the loss."""
+    return model.loss.target_shape(model.output_shape)[1:] if target is None else target
 
 
 def empty_rows(rows: int, shape: Shape, dtype: str) -> np.ndarray:
@@ -285,9 +298,7 @@ def empty_rows(rows: int, shape: Shape, dtype: str) -> np.ndarray:
 
 def row_loss(model: Trainable, y: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:
     """The loss of each row, weighted, with the weights' penalties added."""
-    rows: Tensor = model.loss.rows(y, p)
-    if weights is not None:
-        rows = pointwise.multiply(rows, weights)
+    rows: Tensor = model.loss.rows(y, p, weights)
     for weight in model.weights:
         if weight.regularizer is not None:
             rows = loss.add_rows(rows, weight.regularizer(weight.tensor))

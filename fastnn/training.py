@@ -18,7 +18,7 @@ from fastnn import callbacks as callbacks_
 from fastnn import config, losses, metrics, optimizers
 from fastnn.asking import Predictor, TestStep
 from fastnn.configurable import number, whole
-from fastnn.data import as_rows, check_rows, row_weights
+from fastnn.data import as_rows, check_rows, check_weights, joined_weights
 from fastnn.graph import Tensor
 from fastnn.layers import Layer
 from fastnn.layers.base import Training, Weight
@@ -153,8 +153,8 @@ class Trainable:
 
         Args:
             optimizer: name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
-            loss: name ("binary_crossentropy", "mse", ...) or Loss
-            metrics: names ("accuracy", "auc", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
+            loss: name ("binary_crossentropy", "mse", "dice", ...) or Loss, also a sum of them
+            metrics: names ("accuracy", "dice", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
 
         Raises:
             ValueError: one of them is unknown; the model stays as it was
@@ -202,7 +202,7 @@ class Trainable:
 
         Args:
             x: (N, ...) inputs
-            y: (N, C) targets or (N,) where C is 1, or labels (N,)
+            y: targets, of the outputs' shape (N, ..., C), or labels (N, ...); a last axis of size 1 may be missing
             batch_size: rows of a training step
             epochs: number of the last epoch; training starts with number ``initial_epoch``
             verbose: 0 silent, 1 progress bar, 2 a line an epoch, "auto": bar on a terminal, lines in a file
@@ -210,8 +210,9 @@ class Trainable:
             validation_split: this share of the rows, chosen by the model's seed, is kept for validation
             validation_data: ``(x, y)`` or ``(x, y, sample_weight)``; goes before ``validation_split``
             shuffle: new order of the rows in each epoch, from the model's seed
-            class_weight: {class: weight}, for 0/1 targets, labels or one-hot rows; classes not named weigh 1
-            sample_weight: (N,) weights of the rows' losses
+            class_weight: {class: weight} of rows or, in images, pixels, for 0/1 targets, labels or one-hot targets;
+                classes not named weigh 1
+            sample_weight: weights of the rows' losses, (N,), or of the pixels', (N, ...)
             initial_epoch: epochs counted as done before, see ``epochs``
             validation_batch_size: accepted; validation gives the same numbers for any
 
@@ -258,10 +259,8 @@ class Trainable:
             model=cast("Model", self),
             params={"epochs": epochs, "steps": steps, "verbose": verbose},
         )
-        step = self._program(("train", batch, weights is not None), lambda: TrainStep(self, batch, weights is not None))
-        test = None
-        if held_out is not None:
-            test = self._program(("test", held_out[2] is not None), lambda: TestStep(self, held_out[2] is not None))
+        step = self._train_step(batch, y, weights)
+        test = None if held_out is None else self._test_step(*held_out[1:])
         feed = self._program(
             ("feed", len(x), rows, batch, bool(shuffle)), lambda: Feed(self, rows, batch, bool(shuffle), places)
         )
@@ -358,9 +357,10 @@ class Trainable:
         y = as_rows(what, "y", y, self.dtype)
         if len(x) != len(y):
             raise ValueError(f"{what}: x and y must have the same number of rows. Received: {len(x)} and {len(y)}")
-        weights = row_weights(what, len(x), y, sample_weight, class_weight, self.dtype)
+        given, classes = check_weights(what, len(x), sample_weight, class_weight, self.dtype)
         x = self._fitting(what, x)
         y = np.ascontiguousarray(self.loss.targets(y, self.output_shape), self.dtype)
+        weights = joined_weights(what, y, given, classes)
         for metric in self.metric_objects:
             metric.check(y, self.output_shape[-1])
         return x, y, weights
@@ -387,6 +387,18 @@ class Trainable:
             self._programs[key] = make()
         return self._programs[key]
 
+    def _train_step(self, batch: int, y: np.ndarray, weights: np.ndarray | None) -> TrainStep:
+        """The training step for batches of so many rows of such targets and weights."""
+        row, weight = y.shape[1:], None if weights is None else weights.shape[1:]
+        step: TrainStep = self._program(("train", batch, row, weight), lambda: TrainStep(self, batch, row, weight))
+        return step
+
+    def _test_step(self, y: np.ndarray, weights: np.ndarray | None) -> TestStep:
+        """The test step for such targets and weights."""
+        row, weight = y.shape[1:], None if weights is None else weights.shape[1:]
+        test: TestStep = self._program(("test", row, weight), lambda: TestStep(self, row, weight))
+        return test
+
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[Any, float] | None = None
     ) -> float:
@@ -395,7 +407,7 @@ class Trainable:
         x, y, weights = self._data("train_on_batch", x, y, sample_weight, class_weight)
         size = max(len(x), self._programs.get("batch size", 1))
         self._programs["batch size"] = size
-        step = self._program(("train", size, weights is not None), lambda: TrainStep(self, size, weights is not None))
+        step = self._train_step(size, y, weights)
         start = self.optimizer.iterations
         feed = Feed(self, len(x), len(x), shuffle=False)
         buffers = {**step.buffers(x, y, weights, self.slots(step.layout)), **feed.epoch(0)}
@@ -422,7 +434,7 @@ class Trainable:
         """
         self._compiled()
         x, y, weights = self._data("evaluate", x, y, sample_weight, None)
-        test = self._program(("test", weights is not None), lambda: TestStep(self, weights is not None))
+        test = self._test_step(y, weights)
         start = time.perf_counter()
         logs = test.run(x, y, weights)
         if verbose:

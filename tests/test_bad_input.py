@@ -202,8 +202,8 @@ DATA = [
     (X, with_y(INF), "y must be finite", "y[3, 0] = inf"),
     (X, np.hstack([Y, Y]), "y must have shape (N, 1)", "Received: shape (12, 2)"),
     (X, [["yes"]] * 12, "y must hold numbers only"),
-    (X, with_y(2.0), "BinaryCrossentropy: y must be between 0 and 1. Received: values 0 to 2"),
-    (X, with_y(-1.0), "BinaryCrossentropy: y must be between 0 and 1. Received: values -1 to 1"),
+    (X, with_y(2.0), "BinaryCrossentropy: y must be between 0 and 1. Received: y[3, 0] = 2"),
+    (X, with_y(-1.0), "BinaryCrossentropy: y must be between 0 and 1. Received: y[3, 0] = -1"),
 ]
 
 
@@ -221,7 +221,7 @@ def test_data_that_do_not_fit_are_named_and_nothing_changes(x, y, parts, call):
 def test_labels_out_of_range_are_named(labels, part):
     model = build(3, "softmax", "sparse_categorical_crossentropy")
     y = np.r_[labels, np.zeros(11)]
-    message = "SparseCategoricalCrossentropy: y must hold the labels 0 to 2. Received: "
+    message = "SparseCategoricalCrossentropy: y must hold the labels 0 to 2. Received: y[0] = "
     refused(lambda: model.fit(X, y, verbose=0), message + part)
 
 
@@ -341,7 +341,7 @@ def test_a_learning_rate_is_checked_when_it_is_set():
 def test_losses_and_metrics_on_arrays_check_them():
     refused(lambda: losses.MeanSquaredError()([[1.0, 2.0]], [[1.0]]), "MeanSquaredError: y must have shape (N, 1)")
     refused(lambda: losses.BinaryCrossentropy()([2.0], [0.5]), "BinaryCrossentropy: y must be between 0 and 1")
-    refused(lambda: losses.SparseCategoricalCrossentropy()([3], [[0.5, 0.5]]), "labels 0 to 1. Received: 3")
+    refused(lambda: losses.SparseCategoricalCrossentropy()([3], [[0.5, 0.5]]), "labels 0 to 1. Received: y[0] = 3")
     refused(
         lambda: metrics.Recall()([[1.0, 0.0]], [0.5]), "Recall: needs targets of shape (N, 1). Received: shape (1, 2)"
     )

@@ -11,6 +11,7 @@ from fastnn.graph import Place
 from fastnn.ops import OPS
 from fastnn.ops.conv import conv, conv_dx
 from fastnn.ops.depthwise import depthwise_conv
+from fastnn.ops.focal import binary_focal_crossentropy, categorical_focal_crossentropy
 from fastnn.ops.loss import binary_crossentropy as bce
 from fastnn.ops.loss import categorical_crossentropy as cce
 from fastnn.ops.loss import mean_squared_error as mse
@@ -41,6 +42,22 @@ def test_a_loss_after_its_activation_is_computed_from_the_logits(activation, los
     assert names([result[rows]]) == [fused]
     assert result[rows].node.inputs == (z, y)
     assert names([result[p]]) == [activation.name]  # the prediction is still there for whoever wants it
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss", "fused", "attrs"),
+    [
+        (sigmoid, binary_focal_crossentropy, "sigmoid_focal_crossentropy", {"positive": 0.3, "negative": 0.7}),
+        (softmax, categorical_focal_crossentropy, "softmax_focal_crossentropy", {"class_weights": (0.25,) * 3}),
+    ],
+)
+@pytest.mark.parametrize("space", [(), (4, 5)])
+def test_a_focal_loss_after_its_activation_is_computed_from_the_logits(activation, loss, fused, attrs, space):
+    z, y = leaf(None, *space, 3, name="z"), leaf(None, *space, 3, name="y")
+    rows = losses_on_logits([loss(activation(z), y, gamma=2.0, **attrs)])
+    (result,) = rows.values()
+    assert names([result]) == [fused]
+    assert result.node.inputs == (z, y) and result.node.attrs == {"gamma": 2.0, **attrs}
 
 
 @pytest.mark.parametrize(

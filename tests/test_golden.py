@@ -689,3 +689,79 @@ def test_adam_rates_are_corrected_for_the_start():
     np.testing.assert_allclose(rates, [[0.1, 0.1], [0.1, 0.0881917]], rtol=1e-6)
     assert rates.dtype == np.float32
     np.testing.assert_array_equal(optimizers.Adam(0.1, beta_1=0.5, beta_2=0.75).rates(1, 1), rates[1:])
+
+
+# Regions. Two pixels of three classes, p = (.5 .3 .2), (.1 .2 .7); true are the classes 0 and 2
+
+
+def test_overlaps_of_regions(backend):
+    p, labels = [[[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]]], [[[0.0], [2.0]]]
+    sums = [[[0.5, 0.0, 0.7], [0.1, 0.5, 0.2], [0.5, 0.0, 0.3]]]
+    close(run(backend, "overlap", p, labels), sums)
+    close(run(backend, "overlap", p, [[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]]), sums)
+    weighted = [[[1.0, 0.0, 0.0], [0.0, 0.6, 0.4], [1.0, 0.0, 0.0]]]  # weights 2 and 0
+    close(run(backend, "overlap", p, labels, [[2.0, 0.0]]), weighted)
+    # each class has the gradients 1, 10, 100: true pixels get 1 - 100, the others 10, times their weights
+    g = [[[1.0] * 3, [10.0] * 3, [100.0] * 3]]
+    close(run(backend, "overlap_dx", g, labels), [[[-99.0, 10.0, 10.0], [10.0, 10.0, -99.0]]])
+    close(run(backend, "overlap_dx", g, labels, [[2.0, 0.5]]), [[[-198.0, 20.0, 20.0], [5.0, 5.0, -49.5]]])
+
+
+def test_the_index_of_tversky(backend):
+    # errors 1/4 * 4 + 1/2 * 2 = 2 of 2 + 6 (right ones) and of 2 + 2: the losses 1/4 and 1/2; together 4 of 12
+    sums = [[[6.0, 1.0], [4.0, 4.0], [2.0, 2.0]]]
+    attrs = {"alpha": 0.25, "beta": 0.5, "epsilon": 1.0}
+    sums[0][0] = [5.0, 1.0]  # epsilon makes them 6 and 2
+    close(run(backend, "tversky", sums, **attrs, joint=False), [(0.25 + 0.5) / 2])
+    # the halves of d/dTP = -wrong / total^2, d/dFP = alpha right / total^2 and d/dFN = beta right / total^2
+    slopes = [[[-1 / 32, -1 / 8], [0.25 * 6 / 64, 0.25 * 2 / 16], [0.5 * 6 / 64, 0.5 * 2 / 16]]]
+    close(run(backend, "tversky_dx", [2.0], sums, **attrs, joint=False), slopes)
+    close(run(backend, "tversky", sums, **attrs, joint=True), [4.0 / (6.0 + 1.0 + 4.0)])
+    joint = run(backend, "tversky_dx", [1.0], sums, **attrs, joint=True)
+    close(joint[0, :, 0], [-4 / 121, 0.25 * 7 / 121, 0.5 * 7 / 121])
+
+
+def test_focal_losses(backend):
+    # y 1: e = 1 - p = 1/4, log p = log 3/4; y 0: e = p = 1/2, log 1/2; weights 0.3 and 0.7; mean of the two
+    p, y = [[0.75, 0.5]], [[1.0, 0.0]]
+    attrs = {"gamma": 2.0, "positive": 0.3, "negative": 0.7}
+    terms = [0.3 * math.log(4 / 3) / 16, 0.7 * math.log(2) / 4]
+    close(run(backend, "binary_focal_crossentropy", p, y, **attrs), [sum(terms) / 2])
+    z = [[math.log(3), 0.0]]
+    close(run(backend, "sigmoid_focal_crossentropy", z, y, **attrs), [sum(terms) / 2])
+    # d/dp of -(1-p)^2 log p = 2 (1-p) log p - (1-p)^2 / p; of -p^2 log(1-p): -2 p log(1-p) + p^2 / (1-p)
+    slopes = [0.15 * (0.5 * math.log(0.75) - 1 / 12), 0.35 * (math.log(2) + 0.5)]
+    close(run(backend, "binary_focal_crossentropy_dx", [1.0], p, y, **attrs), [slopes])
+    close(run(backend, "sigmoid_focal_crossentropy_dx", [1.0], z, y, **attrs), [[slopes[0] * 3 / 16, slopes[1] / 4]])
+    # shares 1/4 and 3/4, the class 0 is true and weighs 2: -2 (3/4)^2 log 1/4
+    attrs, value = {"gamma": 2.0, "class_weights": (2.0, 1.0)}, 2 * 9 / 16 * math.log(4)
+    for y in ([[0.0]], [[1.0, 0.0]]):
+        close(run(backend, "categorical_focal_crossentropy", [[0.1, 0.3]], y, **attrs), [value])
+        close(run(backend, "softmax_focal_crossentropy", [[0.0, math.log(3)]], y, **attrs), [value])
+        # q d/dq = 2 (2 (1-q) q log q - (1-q)^2) = h; by the logits h (1 - q) and -h (1 - q)
+        h = 2 * (2 * 0.75 * 0.25 * math.log(0.25) - 9 / 16)
+        slopes = [0.75 * h, -0.75 * h]
+        close(run(backend, "softmax_focal_crossentropy_dx", [1.0], [[0.0, math.log(3)]], y, **attrs), [slopes])
+        # by p, whose sum is 0.4: (h / q - h) / 0.4 and -h / 0.4
+        slopes = [(4 * h - h) / 0.4, -h / 0.4]
+        close(run(backend, "categorical_focal_crossentropy_dx", [1.0], [[0.1, 0.3]], y, **attrs), [slopes])
+
+
+def test_counts_of_pixels(backend):
+    # found are the classes 0 (the first of equals), 2, 1 and 1; true are 0, 1, 1 and 0
+    p = [[[0.4, 0.2, 0.4], [0.1, 0.2, 0.7], [0.1, 0.6, 0.3], [0.1, 0.6, 0.3]]]
+    counts = [[[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0]]]
+    assert run(backend, "class_counts", p, [[[0.0], [1.0], [1.0], [0.0]]]).tolist() == counts
+    one_hot = [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]]
+    assert run(backend, "class_counts", p, one_hot).tolist() == counts
+    p, y = [[[0.9], [0.5], [0.6], [0.1], [0.2]]], [[[1.0], [1.0], [0.0], [0.0], [0.0]]]
+    assert run(backend, "threshold_counts", p, y, threshold=0.5).tolist() == [[[1.0], [1.0], [1.0], [2.0]]]
+
+
+def test_a_straight_line(backend):
+    close(run(backend, "affine", [[1.0, -2.0]], scale=0.5, offset=3.0), [[3.5, 2.0]])
+
+
+def test_running_totals_of_several_numbers(backend):
+    totals = run(backend, "accumulate", [[1.0, 2.0]], [[[10.0, 20.0]], [[100.0, 200.0]]])
+    assert totals.tolist() == [[111.0, 222.0]] and totals.dtype == np.float64

@@ -249,9 +249,10 @@ def test_gradient_rule_is_the_slope_along_random_directions(name):
 
 
 def test_a_target_gets_no_gradient():
-    for name in ("mean_squared_error", "binary_crossentropy", "sparse_softmax_crossentropy"):
+    for name in ("mean_squared_error", "binary_crossentropy", "sparse_softmax_crossentropy", "overlap"):
         (p, y), attrs = next(cases(OPS[name]))
-        assert OPS[name].gradient(np.ones(len(p)), OPS[name].reference(p, y, **attrs), p, y, **attrs)[1] is None
+        rows = OPS[name].reference(p, y, **attrs)
+        assert OPS[name].gradient(np.ones_like(rows), rows, p, y, **attrs)[1] is None
 
 
 # One run for each backend and instruction set, whatever the threads
@@ -285,6 +286,14 @@ every_engine = pytest.mark.parametrize(
 
 ELEMENTWISE = [name for name, op in OPS.items() if op.elementwise and len(op.inputs) == 1 and not name.endswith("_dx")]
 LOSSES = [name for name in OPS if name.endswith(("_error", "_crossentropy"))]
+
+
+def attributes(name, classes):
+    """Those of a loss on rows of so many classes."""
+    attrs = dict(next(cases(OPS[name]))[1])
+    return {**attrs, "class_weights": (0.25,) * classes} if "class_weights" in attrs else attrs
+
+
 SPECIAL = (np.nan, np.inf, -np.inf)
 
 
@@ -320,7 +329,8 @@ def test_nan_and_infinity_come_through_a_row_at_every_lane(name, engine):
         for value in SPECIAL:
             x = np.tile(np.linspace(0.1, 0.9, size), (size, 1))
             np.fill_diagonal(x, value)
-            assert_like_reference(engine, name, [x, *([] if name == "softmax" else [target])], {})
+            attrs = attributes(name, size)
+            assert_like_reference(engine, name, [x, *([] if name == "softmax" else [target])], attrs)
 
 
 # Bits
@@ -478,6 +488,8 @@ ROWWISE = {
     **dict.fromkeys(("prelu", "transpose", "zero_pad", "crop"), (0,)),
     **{name: (0,) for name in OPS if name.startswith("upsample_")},
     "prelu_dx": (0, 1),
+    **dict.fromkeys(("overlap", "overlap_dx", "tversky_dx"), (0, 1, 2)),
+    **dict.fromkeys(("class_counts", "threshold_counts", "tversky"), (0, 1)),
 }
 
 

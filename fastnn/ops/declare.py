@@ -166,14 +166,14 @@ def same_shape(first: Shape, *others: Shape, **attrs: Any) -> Shape:
 
 
 def row_shape(p: Shape, y: Shape, **attrs: Any) -> Shape:
-    """Shape rule: predictions and targets (N, C) give one value a row, (N,)."""
-    if len(p) != 2 or p != y:
-        raise ValueError(f"prediction and target must have one shape (N, C). Received: {p} and {y}")
-    return (p[0],)
+    """Shape rule: predictions and targets (..., C) give one value a row, (...)."""
+    if len(p) < 2 or p != y:
+        raise ValueError(f"prediction and target must have one shape (..., C). Received: {p} and {y}")
+    return p[:-1]
 
 
 def label_shape(p: Shape, y: Shape) -> Shape:
-    """Shape rule: predictions (N, C) and labels (N, 1) give one value a row, (N,)."""
-    if len(p) != 2 or y != (p[0], 1):
-        raise ValueError(f"needs predictions (N, C) and labels (N, 1). Received: {p} and {y}")
-    return (p[0],)
+    """Shape rule: predictions (..., C) and labels (..., 1) give one value a row, (...)."""
+    if len(p) < 2 or y != (*p[:-1], 1):
+        raise ValueError(f"needs predictions (..., C) and labels (..., 1). Received: {p} and {y}")
+    return p[:-1]

@@ -318,6 +318,19 @@ def multiply(a, b):
 
 @op(
     shape=_identity_shape,
+    gradient=lambda g, y, x, scale, offset: (affine(g, scale=scale, offset=0.0),),
+    terms=lambda x, **attrs: 2,
+    scale=lambda x, *, scale, offset: abs(scale * x) + abs(offset),
+    cases=lambda rng: (((x,), {"scale": 0.9, "offset": 0.25}) for x in _values(rng)),
+    elementwise=True,
+)
+def affine(x, *, scale, offset):
+    """``scale * x + offset``."""
+    return x * x.dtype.type(scale) + x.dtype.type(offset)
+
+
+@op(
+    shape=_identity_shape,
     scale=lambda x, **attrs: abs(x),
     terms=lambda x, **attrs: 0,
     cases=lambda rng: (((x,), {"limit": 1.5}) for x in _values(rng)),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnn.graph import Node, Tensor, consumers, rewrite
-from fastnn.ops import conv, depthwise, loss, matrix, pointwise, pool, softmax
+from fastnn.ops import conv, depthwise, focal, loss, matrix, pointwise, pool, softmax
 from fastnn.ops.declare import OPS, Op
 from fastnn.ops.shape import reshape
 
@@ -17,6 +17,8 @@ _ON_LOGITS: dict[tuple[Op, Op], Op] = {
     (pointwise.sigmoid, loss.binary_crossentropy): loss.sigmoid_crossentropy,
     (softmax.softmax, loss.categorical_crossentropy): loss.softmax_crossentropy,
     (softmax.softmax, loss.sparse_categorical_crossentropy): loss.sparse_softmax_crossentropy,
+    (pointwise.sigmoid, focal.binary_focal_crossentropy): focal.sigmoid_focal_crossentropy,
+    (softmax.softmax, focal.categorical_focal_crossentropy): focal.softmax_focal_crossentropy,
 }
 
 
@@ -29,7 +31,7 @@ def losses_on_logits(roots: Roots) -> dict[Tensor | Node, Any]:
     def rule(node: Node, inputs: tuple[Tensor, ...]) -> Tensor | None:
         maker = inputs[0].node
         fused = _ON_LOGITS.get((maker.op, node.op)) if maker is not None else None
-        return None if fused is None or maker is None else fused(maker.inputs[0], inputs[1])
+        return None if fused is None or maker is None else fused(maker.inputs[0], inputs[1], **node.attrs)
 
     return rewrite(roots, rule)
 

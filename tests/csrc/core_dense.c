@@ -123,6 +123,10 @@ static void arithmetic_is_right(void)
         check(&s, "add", ref_add, IN_PLACE);
         s = make("multiply", "p=p,p", z);
         check(&s, "multiply", ref_multiply, IN_PLACE);
+        s = make("affine", "p=p", z);
+        s.attr.scale = 0.7;
+        s.attr.offset = 0.2;
+        check(&s, "affine", ref_affine, IN_PLACE);
         s = make("clip", "p=p", z);
         s.attr.limit = 0.4;
         check(&s, "clip", ref_clip, IN_PLACE);

@@ -38,6 +38,14 @@ REF_1(clip, fmin(fmax(x, -(double)(float)s->attr.limit), (double)(float)s->attr.
 REF_1(reshape, x, 0)
 REF_1(add_rows, x + y, 1)
 
+static void ref_affine(const struct step *s, const struct answer *a)
+{
+    for (int64_t i = 0; i < elements(&s->out[0]); i++) {
+        const double x = s->attr.scale * IN(0)[i];
+        put(a, 0, i, x + s->attr.offset, 2 * EPS * (fabs(x) + fabs(s->attr.offset)));
+    }
+}
+
 static void ref_clip_norm(const struct step *s, const struct answer *a)
 {
     int64_t n = elements(&s->in[0]);

@@ -153,9 +153,12 @@ static void ref_sum_all(const struct step *s, const struct answer *a)
 
 static void ref_accumulate(const struct step *s, const struct answer *a)
 {
-    double total = *(const double *)s->out[0].data;
-    for (int64_t i = 0; i < s->in[0].size[0]; i++) total += IN(0)[i];
-    put(a, 0, 0, total, 0);
+    int64_t size = elements(&s->out[0]);
+    for (int64_t j = 0; j < size; j++) {
+        double total = ((const double *)s->out[0].data)[j];
+        for (int64_t i = 0; i < s->in[0].size[0]; i++) total += IN(0)[i * size + j];
+        put(a, 0, j, total, 0);
+    }
 }
 
 /* -------------------------------------------------------------------------------------------------------- metrics */

@@ -32,7 +32,9 @@ cdef extern from "kernels.h":
         int32_t changing
     struct attributes:
         double alpha, negative_slope, limit, l1, l2, threshold, rate, momentum, rho, beta_1, beta_2, epsilon
-        double weight_decay, stddev
+        double weight_decay, stddev, scale, offset, beta, gamma, positive, negative
+        int32_t joint
+        const float *class_weights
         int32_t nesterov, activation, flip, horizontal, vertical, fill_mode, interpolation
         double fill_value
         uint32_t stream
@@ -108,6 +110,13 @@ cdef void set_attribute(attributes *a, str name, value) except *:
     elif name == "epsilon": a.epsilon = value
     elif name == "weight_decay": a.weight_decay = value
     elif name == "stddev": a.stddev = value
+    elif name == "scale": a.scale = value
+    elif name == "beta": a.beta = value
+    elif name == "gamma": a.gamma = value
+    elif name == "positive": a.positive = value
+    elif name == "negative": a.negative = value
+    elif name == "joint": a.joint = value
+    elif name == "offset": a.offset = value
     elif name == "nesterov": a.nesterov = value
     elif name == "activation": a.activation = dispatch_activation(value.encode())
     elif name == "stream": a.stream = value
@@ -172,6 +181,7 @@ cdef class Program:
     cdef object arena, constants
     cdef object lock
     cdef list others  # programs of the other lanes, see run_apart
+    cdef list numbers  # arrays that attributes point to
     cdef dict slots  # buffer name -> its number
     cdef set overwritten  # buffers that steps update in place
     cdef list names  # of the buffers, by number: the arena is 0, the constants are 1
@@ -185,6 +195,7 @@ cdef class Program:
         self.plan = plan
         self.lock = threading.Lock()
         self.others = []
+        self.numbers = []
         self.names = list(plan.buffers)
         self.overwritten = {o.place.buffer for step in plan.steps if step.op.updates for o in step.outputs}
         self.slots = {name: number for number, name in enumerate(plan.buffers)}
@@ -227,7 +238,12 @@ cdef class Program:
             s.attr.strides[axis] = s.attr.dilations[axis] = s.attr.kernel[axis] = 1
         s.workspace = <char *>self.bases[0] + 4 * <int64_t>planned.workspace
         for name, value in planned.attrs.items():
-            set_attribute(&s.attr, name, value)
+            if name == "class_weights":
+                array = np.array(value, np.float32)
+                self.numbers.append(array)
+                s.attr.class_weights = <const float *>address(array)
+            else:
+                set_attribute(&s.attr, name, value)
         for number, operand in enumerate((*planned.outputs, *planned.inputs)):
             self._add_operand(p, s, number, operand)
         p.n_steps += 1

@@ -31,8 +31,8 @@ OPTIONS: dict[str, Any] = {
     "boundscheck": False,
 }
 
-OUT1, OUT2 = (types.Array(types.float32, rank, "C") for rank in (1, 2))
-IN1, IN2 = (types.Array(types.float32, rank, "C", readonly=True) for rank in (1, 2))
+OUT1, OUT2, OUT3 = (types.Array(types.float32, rank, "C") for rank in (1, 2, 3))
+IN1, IN2, IN3 = (types.Array(types.float32, rank, "C", readonly=True) for rank in (1, 2, 3))
 INDEX = types.Array(types.int64, 1, "C", readonly=True)
 TOTAL = types.Array(types.float64, 1, "C")
 REAL = types.float64

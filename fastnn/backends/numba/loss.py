@@ -1,14 +1,30 @@
-"""Losses: one value a row, and their gradients. N batch, C outputs or classes.
+"""Losses: one value a row, and their gradients. N rows, along all axes but the last, C outputs or classes.
 
 Targets ``y`` are (N, C) or, where ``sparse`` is 1, labels (N, 1): one compiled function serves both.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastnn.backends.numba.elementary import ONE, TWO, ZERO, exp, log, log1p, sigmoid, softplus
-from fastnn.backends.numba.jit import IN1, IN2, INTEGER, OUT1, OUT2, TOTAL, compiled, define, inner
+from fastnn.backends.numba.jit import (
+    IN1,
+    IN2,
+    INTEGER,
+    KERNELS,
+    OUT1,
+    OUT2,
+    TOTAL,
+    Arrays,
+    Compiled,
+    compiled,
+    define,
+    inner,
+)
+from fastnn.backends.numba.matrix import flat
 from fastnn.backends.numba.softmax import row_exp, row_max
 from fastnn.ops.loss import EPSILON
 
@@ -190,26 +206,46 @@ def _sum_all(y, rows):  # type: ignore[no-untyped-def]
 
 @compiled(TOTAL, IN1)
 def _accumulate(total, rows):  # type: ignore[no-untyped-def]
-    whole = total[0]
-    for n in range(len(rows)):
-        whole += rows[n]
-    total[0] = whole
+    for n in range(len(rows) // len(total)):
+        for i in range(len(total)):
+            total[i] += rows[n * len(total) + i]
 
 
-define("mean_squared_error", _mean_squared_error)
-define("mean_squared_error_dx", _mean_squared_error_dx)
-define("mean_absolute_error", _mean_absolute_error)
-define("mean_absolute_error_dx", _mean_absolute_error_dx)
-define("binary_crossentropy", _binary_crossentropy)
-define("binary_crossentropy_dx", _binary_crossentropy_dx)
-define("sigmoid_crossentropy", _sigmoid_crossentropy)
-define("sigmoid_crossentropy_dx", _sigmoid_crossentropy_dx)
+
+def define_rows(name: str, function: Compiled, *attrs: str, constants: tuple[Any, ...] = ()) -> None:
+    """``function(rows (N), p (N, C), y (N, C or 1), *attributes, *constants)`` is the kernel of the op ``name``."""
+
+    def call(outputs: Arrays, inputs: Arrays, attributes: dict[str, Any]) -> None:
+        values = [attributes[attr] for attr in attrs]
+        function.run(outputs[0].reshape(-1), *map(flat, inputs), *values, *constants)
+
+    KERNELS[name] = call
+
+
+def define_rows_dx(name: str, function: Compiled, *attrs: str, constants: tuple[Any, ...] = ()) -> None:
+    """``function(dp (N, C), g (N), p (N, C), y (N, C or 1), *attributes, *constants)`` is the kernel of ``name``."""
+
+    def call(outputs: Arrays, inputs: Arrays, attributes: dict[str, Any]) -> None:
+        values = [attributes[attr] for attr in attrs]
+        function.run(flat(outputs[0]), inputs[0].reshape(-1), *map(flat, inputs[1:]), *values, *constants)
+
+    KERNELS[name] = call
+
+
+define_rows("mean_squared_error", _mean_squared_error)
+define_rows_dx("mean_squared_error_dx", _mean_squared_error_dx)
+define_rows("mean_absolute_error", _mean_absolute_error)
+define_rows_dx("mean_absolute_error_dx", _mean_absolute_error_dx)
+define_rows("binary_crossentropy", _binary_crossentropy)
+define_rows_dx("binary_crossentropy_dx", _binary_crossentropy_dx)
+define_rows("sigmoid_crossentropy", _sigmoid_crossentropy)
+define_rows_dx("sigmoid_crossentropy_dx", _sigmoid_crossentropy_dx)
 for _sparse, _prefix in enumerate(("", "sparse_")):
-    define(f"{_prefix}categorical_crossentropy", _categorical_crossentropy, constants=(_sparse,))
-    define(f"{_prefix}categorical_crossentropy_dx", _categorical_crossentropy_dx, constants=(_sparse,))
-    define(f"{_prefix}softmax_crossentropy", _softmax_crossentropy, constants=(_sparse,))
-    define(f"{_prefix}softmax_crossentropy_dx", _softmax_crossentropy_dx, constants=(_sparse,))
+    define_rows(f"{_prefix}categorical_crossentropy", _categorical_crossentropy, constants=(_sparse,))
+    define_rows_dx(f"{_prefix}categorical_crossentropy_dx", _categorical_crossentropy_dx, constants=(_sparse,))
+    define_rows(f"{_prefix}softmax_crossentropy", _softmax_crossentropy, constants=(_sparse,))
+    define_rows_dx(f"{_prefix}softmax_crossentropy_dx", _softmax_crossentropy_dx, constants=(_sparse,))
 define("mean_seed", _mean_seed)
 define("add_rows", _add_rows)
 define("sum_all", _sum_all)
-define("accumulate", _accumulate)
+define("accumulate", _accumulate, flat=True)

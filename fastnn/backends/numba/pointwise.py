@@ -268,6 +268,13 @@ def _clip(y, x, limit):  # type: ignore[no-untyped-def]
         y[i] = top if x[i] > top else (-top if x[i] < -top else x[i])
 
 
+@compiled(OUT1, IN1, REAL, REAL)
+def _affine(y, x, scale, offset):  # type: ignore[no-untyped-def]
+    a, b = np.float32(scale), np.float32(offset)
+    for i in range(x.size):
+        y[i] = fma(a, x[i], b)
+
+
 @compiled(OUT1, IN1, IN1, REAL, REAL)
 def _penalty_dx(y, g, w, l1, l2):  # type: ignore[no-untyped-def]
     a, b = np.float32(l1), np.float32(2.0 * l2)
@@ -285,4 +292,5 @@ for _name, _code in CODES.items():
 define("add", _add, flat=True)
 define("multiply", _multiply, flat=True)
 define("clip", _clip, "limit", flat=True)
+define("affine", _affine, "scale", "offset", flat=True)
 define("penalty_dx", _penalty_dx, "l1", "l2", flat=True)

@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from fastnn.backends.numba.elementary import ONE, ZERO
-from fastnn.backends.numba.jit import IN1, INDEX, INTEGER, OUT1, REAL, Arrays, compiled, inner, kernel
+from fastnn.backends.numba.jit import IN1, IN3, INDEX, INTEGER, OUT1, OUT3, REAL, Arrays, compiled, inner, kernel
 from fastnn.backends.numba.vector import as_float, as_int
 from fastnn.ops.random import LOG2, SIZE_P, SIZE_Q, SQRT_HALF
 
@@ -22,7 +21,6 @@ _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = LOG2
 _P0, _P1, _P2, _P3 = SIZE_P
 _Q0, _Q1, _Q2, _Q3 = SIZE_Q
 _TOP = np.float32(32.0)
-OUT3, IN3 = types.Array(types.float32, 3, "C"), types.Array(types.float32, 3, "C", readonly=True)
 
 
 @inner
