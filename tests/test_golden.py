@@ -90,6 +90,16 @@ def test_padding_cropping_and_transposition(backend):
     close(run(backend, "transpose", x, perm=(2, 3, 1)), [[[[0, 3]], [[1, 4]], [[2, 5]]]])
 
 
+def test_joining_and_taking_apart(backend):
+    a, b = [[[1.0, 2.0], [3.0, 4.0]]], [[[5.0], [6.0]]]
+    y = [[[1.0, 2.0, 5.0], [3.0, 4.0, 6.0]]]
+    close(run(backend, "concatenate", a, b, axis=2), y)
+    close(run(backend, "concatenate", a, [[[7.0, 8.0]]], a, axis=1), [[[1, 2], [3, 4], [7, 8], [1, 2], [3, 4]]])
+    close(run(backend, "part", y, axis=2, start=1, size=2), [[[2.0, 5.0], [4.0, 6.0]]])
+    close(run(backend, "embed", b, axis=2, start=1, whole=3), [[[0.0, 5.0, 0.0], [0.0, 6.0, 0.0]]])
+    close(run(backend, "embed", a, axis=1, start=1, whole=3), [[[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]])
+
+
 def test_rectifiers(backend):
     attrs = {"negative_slope": 0.5, "limit": 3.0, "threshold": 1.0}
     x, g = [[-1.0, 1.0, 2.0, 5.0]], [[2.0, 4.0, 6.0, 8.0]]

@@ -93,15 +93,20 @@ def space_of(x: Shape, name: str, numbers: Sequence[Any], low: int) -> tuple[int
 
 def with_space(x: Shape, sizes: Sequence[int]) -> Shape:
     """The shape with other sizes of space."""
-    shape = (x[0], *sizes, x[-1])
-    if math.prod(shape[1:]) >= LIMIT:  # type: ignore[arg-type]
+    return with_sizes(x, (*sizes, x[-1]))  # type: ignore[arg-type]
+
+
+def with_sizes(x: Shape, sizes: Sequence[int]) -> Shape:
+    """The shape of as many rows of these sizes."""
+    shape = (x[0], *sizes)
+    if math.prod(sizes) >= LIMIT:
         raise ValueError(f"rows of the result must have fewer than 2**31 elements. Received: shape {shape}")
     return shape
 
 
 def written(shape: Any) -> Any:
     """For memory-bound ops: so many operations take as long as writing their output."""
-    return lambda x, **attrs: 4.0 * math.prod(shape(x, **attrs))
+    return lambda *inputs, **attrs: 4.0 * math.prod(shape(*inputs, **attrs))
 
 
 # Transposition

@@ -115,6 +115,7 @@ void test_winograd(void);
 void test_pool(void);
 void test_norm(void);
 void test_shape(void);
+void test_join(void);
 void test_augment(void);
 void test_programs(void); /* of the instruction set in use */
 void test_random_words(void); /* so is this */

@@ -63,7 +63,7 @@ int main(int argc, char **argv)
         test_programs();
     }
     static void (*const families[])(void) = {test_dense, test_losses, test_data, test_updates, test_conv, test_winograd,
-                                             test_pool, test_norm, test_shape, test_augment};
+                                             test_pool, test_norm, test_shape, test_join, test_augment};
     for (int i = 0; i < COUNT_OF(families); i++) families[i]();
     check_that_all_were_tested();
     for (int i = 0; i < n_isas; i++) printf("test_core: %s passed\n", isas[i]);

@@ -39,7 +39,8 @@ cdef extern from "kernels.h":
         double fill_value
         uint32_t stream
         uint64_t seed
-        int64_t groups, index
+        int32_t axis
+        int64_t groups, index, start
         int64_t strides[3]
         int64_t dilations[3]
         int64_t kernel[3]
@@ -124,6 +125,8 @@ cdef void set_attribute(attributes *a, str name, value) except *:
     elif name == "flip": a.flip = value
     elif name == "groups": a.groups = value
     elif name == "index": a.index = value
+    elif name == "axis": a.axis = value
+    elif name == "start": a.start = value
     elif name == "strides": set_space(a.strides, value)
     elif name == "dilations": set_space(a.dilations, value)
     elif name == "kernel": set_space(a.kernel, value)
@@ -145,7 +148,7 @@ cdef void set_attribute(attributes *a, str name, value) except *:
             raise ValueError(f"native: arrays have at most {MAX_RANK} axes. Received: perm={value}")
         for axis, source in enumerate(value, start=1):
             a.perm[axis] = source
-    elif name in ("shape", "sizes", "filters"): pass  # the arrays' sizes say it
+    elif name in ("shape", "sizes", "filters", "size", "whole"): pass  # the arrays' sizes say it
     else:
         raise ValueError(f"native: attribute {name} is not known to the C core")
 

@@ -15,6 +15,7 @@ from fastnn.backends.numba import (  # noqa: F401
     data,
     depthwise,
     focal,
+    join,
     layer_norm,
     loss,
     matrix,
