@@ -36,7 +36,7 @@ ALLOWED = {
 #: Who may know the whole: what is built on models.
 HIGH = {
     "models", "training", "steps", "asking", "profiling", "callbacks", "callback_base", "saving", "jobs", "tables",
-    "images", "cli", "benchmarking",
+    "images", "cli", "benchmarking", "applications",
 }  # fmt: skip
 HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL"}
 PEERS = {"torch", "keras", "tensorflow", "jax", "onnxruntime"}
