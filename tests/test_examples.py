@@ -26,3 +26,13 @@ def test_the_digits_are_read(tmp_path):
     assert "on 360 held-out digits: " in done.stdout
     assert float(re.search(r"^accuracy: (\d\.\d+)$", done.stdout, re.MULTILINE)[1]) >= 0.985
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_lesions_are_found_in_unseen_phantoms(tmp_path):
+    picture = tmp_path / "phantoms.png"
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "unet_phantom.py"), "--plot", str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "on 100 unseen phantoms" in done.stdout
+    assert float(re.search(r"^Dice: (\d\.\d+)$", done.stdout, re.MULTILINE)[1]) >= 0.9
+    assert picture.read_bytes().startswith(b"\x89PNG")
