@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import config
+from fastnn.ends import buffer_name
 from fastnn.graph import Node, Place, Tensor
+from fastnn.objectives import Judged, RowShapes
 from fastnn.ops import pointwise
-from fastnn.plan import Plan, fold_norms, losses_on_logits
-from fastnn.steps import PULSE, Totals, empty_rows, leaf, passes, row_loss, target_row
+from fastnn.plan import Plan, fold_norms
+from fastnn.steps import PULSE, Totals, empty_rows, leaf, passes, stored_rows
 
 if TYPE_CHECKING:
     from fastnn.training import Trainable
@@ -57,37 +59,32 @@ class Question:
 
 
 class TestStep(Question):
-    """Loss and metrics without training. ``target`` and ``weight`` as in ``TrainStep``."""
+    """Losses and metrics without training. ``shapes`` as in ``TrainStep``."""
 
     __test__ = False  # not a test case, whatever its name
 
-    def __init__(
-        self, model: Trainable, target: Sequence[int] | None = None, weight: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, model: Trainable, shapes: RowShapes = ()) -> None:
         self.model = model
-        x = leaf((None, *model.input_shape[1:]), "x", stream=True)
-        y = leaf((None, *target_row(model, target)), "y", stream=True)
-        (p,) = model.trace([x], None)
-        rows = row_loss(model, y, p, None if weight is None else leaf((None, *weight), "weight", stream=True))
-        fused = losses_on_logits([rows, p])
-        rows, p = fused[rows], fused[p]
+        outputs = model.trace(input_leaves(model), None)
+        judged = Judged(model.objectives, model.output_side, outputs, shapes, _stream, model.weights)
         roots: list[Tensor | Node] = []
-        self.totals, sums = Totals.record(model.metric_objects, rows, y, p)
+        self.totals, sums = Totals.record(model.measures, judged)
         roots += sums
-        if self.totals.stored:
-            p.place = Place("out", 0, stream=True)
-            roots.append(p)
+        for output in self.totals.stored:
+            roots.append(_placed(judged.predictions[output], buffer_name("predictions", output)))
         super().__init__(model, roots, "test step")
 
-    def run(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
-        """Loss and metrics for these rows."""
-        totals, data = self.totals.fresh(), {"x": x, "y": y}  # of this call alone: several threads may be evaluating
-        if weights is not None:
-            data["weight"] = weights
-        if totals.stored:
-            data["out"] = empty_rows(len(x), self.model.output_shape, self.model.dtype)
-        self.add(totals, data, len(x))
-        return totals.logs(len(x), y, data.get("out"))
+    def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Losses and metrics for these rows."""
+        totals = self.totals.fresh()  # of this call alone: several threads may be evaluating
+        rows = len(arrays["x"])
+        data = {**arrays, **self.predictions(rows)}
+        self.add(totals, data, rows)
+        return totals.logs(rows, data)
+
+    def predictions(self, rows: int) -> dict[str, np.ndarray]:
+        """Room for the predictions of so many rows, of the outputs whose metrics need them."""
+        return stored_rows(self.model, self.totals, "predictions", rows)
 
     def add(
         self, totals: Totals, data: Mapping[str, np.ndarray], count: int, beat: Callable[[], object] = bool
@@ -112,21 +109,26 @@ class Predictor(Question):
 
     def __init__(self, model: Trainable) -> None:
         super().__init__(model, prediction(model), "prediction")
-        self._shapes = {"x": model.input_shape, "out": model.output_shape}
+        self._sides = model.input_side, model.output_side
         self._work = sum(max(step.flops, MOVING * step.elements) for step in self.plan.steps)
         short = self._short_way()
         self.answer = None if short is None else (config.engine(), short)
 
-    def run(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def room(self, rows: int) -> list[np.ndarray]:
+        """Arrays for the outputs of so many rows."""
+        return [empty_rows(rows, shape, self.plan.dtype) for shape in self._sides[1].shapes]
+
+    def run(self, x: Mapping[str, np.ndarray], out: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """The outputs for these rows, written to ``out`` if that is given."""
-        if out is None:
-            out = empty_rows(len(x), self._shapes["out"], self.plan.dtype)
+        total = len(x["x"])
+        out = self.room(total) if out is None else list(out)
+        arrays = {**x, **dict(zip(self._sides[1].buffers("out"), out, strict=True))}
         lanes = config.get_num_threads()
         calls = lanes * max(1, int(CALL / max(self._work, 1.0)) // lanes)  # batches of a call
         part = self.plan.batch * calls
-        for start in range(0, len(x), part):  # so that Ctrl-C is heard
+        for start in range(0, total, part):  # so that Ctrl-C is heard
             rows = slice(start, start + part)
-            buffers = {**self.vectors, "x": x[rows], "out": out[rows]}
+            buffers = {**self.vectors, **{name: array[rows] for name, array in arrays.items()}}
             self.refresh()
             count = len(buffers["x"])
             batches = -(-count // self.plan.batch)
@@ -139,10 +141,12 @@ class Predictor(Question):
         return out
 
     def _short_way(self) -> Callable[[Any], np.ndarray | None] | None:
-        if not hasattr(self.program, "answer"):
+        inputs, outputs = self._sides
+        if not hasattr(self.program, "answer") or inputs.form is not None or outputs.form is not None:
             return None
-        one = {name: empty_rows(1, shape, self.plan.dtype) for name, shape in self._shapes.items()}
-        fast: Any = self.program.answer({**self.vectors, **one}, self._shapes["x"][1:], self._shapes["out"][1:])
+        shapes = inputs.shapes[0], outputs.shapes[0]
+        one = {name: empty_rows(1, shape, self.plan.dtype) for name, shape in zip(("x", "out"), shapes, strict=True)}
+        fast: Any = self.program.answer({**self.vectors, **one}, shapes[0][1:], shapes[1][1:])
         if not self.plan.constants:
             return fast  # type: ignore[no-any-return]
 
@@ -153,13 +157,28 @@ class Predictor(Question):
         return answer
 
 
-def prediction(model: Trainable) -> list[Tensor | Node]:
-    """The output of the model as a stream, from the stream of its input."""
-    (p,) = model.trace([leaf((None, *model.input_shape[1:]), "x", stream=True)], None)
-    if p.place is not None:  # a model without an op: its output is its input
+def _stream(name: str, row: Sequence[int | None]) -> Tensor:
+    """A Tensor for the rows in a buffer, batch after batch."""
+    return leaf((None, *row), name, stream=True)
+
+
+def _placed(p: Tensor, buffer: str) -> Tensor:
+    """An output that goes to that buffer, batch after batch."""
+    if p.place is not None:  # it is an input, or goes elsewhere, too
         p = pointwise.clip(p, limit=float("inf"))
-    p.place = Place("out", 0, stream=True)
-    return [p]
+    p.place = Place(buffer, 0, stream=True)
+    return p
+
+
+def input_leaves(model: Trainable) -> list[Tensor]:
+    """Tensors for the inputs, batch after batch."""
+    return [_stream(buffer_name("x", i), shape[1:]) for i, shape in enumerate(model.input_side.shapes)]
+
+
+def prediction(model: Trainable) -> list[Tensor | Node]:
+    """The outputs of the model as streams, from the streams of its inputs."""
+    outputs = model.trace(input_leaves(model), None)
+    return [_placed(p, buffer_name("out", number)) for number, p in enumerate(outputs)]
 
 
 def asking_plan(model: Trainable, roots: Sequence[Tensor | Node], rows: int, name: str) -> Plan:

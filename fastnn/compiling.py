@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastnn import callbacks as callbacks_
-from fastnn import config, losses, metrics, optimizers
+from fastnn import config, metrics, optimizers
 from fastnn.data import as_rows, check_rows, check_weights, joined_weights
+from fastnn.ends import KINDS, Side, buffer_name
 from fastnn.graph import Tensor
 from fastnn.layers import Layer
 from fastnn.layers.base import Training, Weight
+from fastnn.objectives import Measure, Objectives, of_output
 from fastnn.plan import zeros
+from fastnn.sources import Parts, Wanted, unpack
 from fastnn.steps import Layout
 
 #: A model keeps so many Programs and what belongs to them.
 PROGRAMS = 12
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+#: By the names of the engine's buffers: "x", "y", "weight", and "x1" ... where a model has several.
+Arrays = dict[str, np.ndarray]
 
 
 class Compiled:
@@ -32,14 +37,15 @@ class Compiled:
     preprocessing: Any
     input_shape: Any
     output_shape: Any
+    input_side: Side
+    output_side: Side
     _layers: list[Layer]
 
     def _start_training(self) -> None:
         self.history: callbacks_.History | None = None
         self.stop_training = False
         self._optimizer: optimizers.Optimizer | None = None
-        self._loss: losses.Loss | None = None
-        self._asked_metrics: list[Any] = []
+        self._objectives: Objectives | None = None
         self._epochs = 0
         self._trained_by: int | None = None  # the process in which a fit is running; a forked child is free
         self._clear()
@@ -85,28 +91,35 @@ class Compiled:
         return self._compiled()[0]
 
     @property
-    def loss(self) -> losses.Loss:
-        """The loss."""
+    def objectives(self) -> Objectives:
+        """The losses of the outputs, what each counts, and the metrics."""
         return self._compiled()[1]
 
-    def _compiled(self) -> tuple[optimizers.Optimizer, losses.Loss]:
-        if self._optimizer is None or self._loss is None:
+    @property
+    def loss(self) -> Any:
+        """The loss; where there are several outputs, a list or dict of those of each, None for one without."""
+        return self.output_side.join(self.objectives.losses)
+
+    def _compiled(self) -> tuple[optimizers.Optimizer, Objectives]:
+        if self._optimizer is None or self._objectives is None:
             raise RuntimeError(f"{self.name}: must be compiled first: model.compile(optimizer=..., loss=...)")
-        return self._optimizer, self._loss
+        return self._optimizer, self._objectives
+
+    @property
+    def measures(self) -> list[Measure]:
+        """All that the logs have, in their order, once the shapes are known."""
+        self._built()
+        return self.objectives.measures(self.output_side)
 
     @property
     def metric_objects(self) -> list[metrics.Metric]:
-        """The metrics, once the shapes are known."""
-        if "metrics" not in self._programs:
-            outputs = self.output_shape[-1]
-            self._programs["metrics"] = [metrics.get(m, self.loss, outputs) for m in self._asked_metrics]
-        found: list[metrics.Metric] = self._programs["metrics"]
-        return found
+        """The metrics, once the shapes are known; one output's after the other's."""
+        return [measure.metric for measure in self.measures if measure.metric is not None]
 
     @property
     def metrics_names(self) -> list[str]:
         """Names of what ``evaluate`` returns."""
-        return ["loss", *(m.name for m in self.metric_objects)]
+        return [measure.name for measure in self.measures]
 
     def slots(self, layout: Layout) -> list[np.ndarray]:
         """The optimizer's flat vectors for this layout, kept; zeros at first."""
@@ -130,8 +143,9 @@ class Compiled:
     def compile(
         self,
         optimizer: str | optimizers.Optimizer = "rmsprop",
-        loss: str | losses.Loss | None = None,
-        metrics: str | metrics.Metric | Sequence[str | metrics.Metric | Callable[..., float]] | None = None,
+        loss: Any = None,
+        metrics: Any = None,
+        loss_weights: Any = None,
     ) -> None:
         """Say how to train.
 
@@ -139,18 +153,31 @@ class Compiled:
             optimizer: name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
             loss: name ("binary_crossentropy", "mse", "dice", ...) or Loss, also a sum of them
             metrics: names ("accuracy", "dice", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
+            loss_weights: numbers that the losses are multiplied with before they are added; 1 if None
+
+        For a model with several outputs, ``loss``, ``metrics`` (then lists of such) and ``loss_weights`` are lists with
+        one entry an output, or dicts by the outputs' names: the keys of the dict of outputs, or the names of the layers
+        that make them. An output whose loss is None or missing is not trained on; a single loss or metric is for all.
+        The logs have the weighted sum as "loss", and "<name>_loss" and "<name>_<metric>" of each output.
 
         Raises:
-            ValueError: one of them is unknown; the model stays as it was
+            ValueError: one of them is unknown, or of an output that is not there; the model stays as it was
+
+        Example:
+            >>> import numpy as np
+            >>> from fastnn import Model
+            >>> from fastnn.layers import Dense, Input
+            >>> x = Input((4,))
+            >>> h = Dense(8, activation="relu")(x)
+            >>> outputs = [Dense(1, activation="sigmoid", name="ill")(h), Dense(1, name="days")(h)]
+            >>> model = Model(x, outputs)
+            >>> model.compile("adam", {"ill": "binary_crossentropy", "days": "mse"}, {"ill": "accuracy"}, [1.0, 0.1])
+            >>> history = model.fit(np.ones((8, 4)), {"ill": np.ones(8), "days": np.arange(8)}, verbose=0)
+            >>> list(history.history)
+            ['loss', 'ill_loss', 'days_loss', 'ill_accuracy']
         """
         chosen = optimizers.get(optimizer)
-        if loss is None:
-            raise ValueError("compile: loss must be given, such as loss='binary_crossentropy'. Received: loss=None")
-        chosen_loss = losses.get(loss)
-        several = isinstance(metrics, Sequence) and not isinstance(metrics, str)
-        asked: list[Any] = [] if metrics is None else list(metrics) if several else [metrics]  # type: ignore[arg-type]
-        asked = [m() if isinstance(m, type) else m for m in asked]
-        self._check_metrics(asked, chosen_loss)
+        objectives = Objectives.of(self.output_side, loss, loss_weights, metrics)
         if self.dtype == "float64" and config.backend() != "numpy":
             raise ValueError(f"compile: float64 models need the numpy backend. Received: backend {config.backend()!r}")
         if chosen.owner is not None and chosen.owner() not in (None, self):
@@ -158,41 +185,118 @@ class Compiled:
                 f"compile: each model needs an optimizer of its own. Received: the optimizer of {chosen.owner()!r}"
             )
         chosen.owner, chosen.iterations = weakref.ref(self), 0
-        self._optimizer, self._loss, self._asked_metrics = chosen, chosen_loss, asked
+        self._optimizer, self._objectives = chosen, objectives
         self._clear()
-
-    def _check_metrics(self, asked: list[Any], loss: losses.Loss) -> None:
-        names = [metrics.get(m, loss, None).name for m in asked]
-        if len({*names, "loss"}) < len(names) + 1:
-            raise ValueError(f"compile: metrics must have different names, none of them 'loss'. Received: {names}")
 
     # ------------------------------------------------------------------ data and programs
 
-    def _data(self, what: str, x: Any, y: Any, sample_weight: Any, class_weight: Mapping[Any, float] | None) -> Rows:
-        """Checked arrays: inputs, targets, weights of the rows or pixels."""
-        x = self._rows(what, x)
+    def _parted(self, what: str, x: Any, y: Any, sample_weight: Any, *, targets: bool) -> Parts:
+        """What is given for each input, and for each output that has a loss, by the names of the engine's buffers."""
+        inputs, outputs = self.input_side, self.output_side
+        found = dict(zip(inputs.buffers("x"), inputs.split(what, "x", self._prepared(x)), strict=True))
+        if not targets:
+            return found
         if y is None:
             raise ValueError(f"{what}: y must be given. Received: y=None")
-        y = as_rows(what, "y", y, self.dtype)
-        if len(x) != len(y):
-            raise ValueError(f"{what}: x and y must have the same number of rows. Received: {len(x)} and {len(y)}")
-        given, classes = check_weights(what, len(x), sample_weight, class_weight, self.dtype)
-        x = self._fitting(what, x)
-        y = self._checked_targets(y)
-        return x, y, joined_weights(what, y, given, classes)
+        ys = outputs.split(what, "y", y, some=True)
+        weights: list[Any] = [sample_weight] * len(outputs)
+        if isinstance(sample_weight, Mapping) or _one_each(sample_weight, len(outputs)):
+            weights = outputs.split(what, "sample_weight", sample_weight, some=True)
+        for number, loss in enumerate(self.objectives.losses):
+            if loss is None:
+                continue
+            if ys[number] is None:
+                raise ValueError(
+                    f"{what}: {outputs.said('y', number)} must be given, because that output has a loss. Received: None"
+                )
+            found[buffer_name("y", number)] = ys[number]
+            if weights[number] is not None:
+                found[buffer_name("weight", number)] = weights[number]
+        return found
 
-    def _checked_targets(self, y: np.ndarray) -> np.ndarray:
-        """The targets in the shape that the loss takes, fit for loss and metrics."""
-        y = np.ascontiguousarray(self.loss.targets(y, self.output_shape), self.dtype)
-        for metric in self.metric_objects:
-            metric.check(y, self.output_shape[-1])
-        return y
+    def _taken(self, label: str, item: Any, *, targets: bool) -> Parts:
+        """The same of an item or a batch of data that are loaded."""
+        return self._parted(label, *unpack(label, item, targets=targets, inputs=len(self.input_side)), targets=targets)
 
-    def _inputs(self, what: str, x: Any) -> np.ndarray:
-        return self._fitting(what, self._rows(what, x))
+    def _wanted(self, what: str, class_weight: Any, *, targets: bool) -> Wanted:
+        """What these must be like."""
+        inputs, outputs = self.input_side, self.output_side
+        checks, classes = {}, {}
+        if targets:
+            tables = self._class_weights(what, class_weight)
+            for output in (number for number, loss in enumerate(self.objectives.losses) if loss is not None):
+                name = buffer_name("y", output)
+                checks[name], classes[name] = partial(self._checked_targets, output), tables[output]
+        return Wanted(
+            partial(self._taken, targets=targets),
+            self._said,
+            dict(zip(inputs.buffers("x"), inputs.shapes, strict=True)),
+            checks,
+            classes,
+            self.dtype,
+            plain=inputs.form is None and (not targets or outputs.form is None) and self.preprocessing is None,
+        )
 
-    def _rows(self, what: str, x: Any) -> np.ndarray:
-        return as_rows(what, "x", self._prepared(x), self.dtype)
+    def _checked_targets(self, output: int, y: np.ndarray) -> np.ndarray:
+        return self.objectives.targets(self.output_side, output, y, self.dtype)
+
+    def _said(self, name: str) -> str:
+        """What users call the array in a buffer: ``y``, or ``y['mask']`` where there are several."""
+        kind = name.rstrip("0123456789")
+        side = self.input_side if kind == "x" else self.output_side
+        return side.said(KINDS[kind], int(name[len(kind) :] or 0))
+
+    def _class_weights(self, what: str, given: Any) -> list[Any]:
+        """Those of each output."""
+        outputs = self.output_side
+        if given is None or outputs.form is None:
+            return [given] * len(outputs)
+        if len(outputs) > 1 and not (isinstance(given, Mapping) and set(given) <= set(outputs.names)):
+            raise ValueError(
+                f"{what}: class_weight must be a dict by the names of outputs {', '.join(outputs.names)}, of dicts by "
+                f"classes. Received: class_weight={given!r}"
+            )
+        return outputs.split(what, "class_weight", given, some=True) if set(given) <= set(outputs.names) else [given]
+
+    def _data(self, what: str, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> Arrays:
+        """Checked arrays: inputs, targets, weights of the rows or pixels."""
+        outputs, parted = self.output_side, self._parted(what, x, y, sample_weight, targets=True)
+        arrays = self._inputs_of(what, parted)
+        rows, trained = len(arrays["x"]), {}
+        for output, table in enumerate(self._class_weights(what, class_weight)):
+            name, weight = buffer_name("y", output), buffer_name("weight", output)
+            if name in parted:
+                arrays[name] = as_rows(what, self._said(name), parted[name], self.dtype)
+                self._same_rows(what, rows, name, arrays[name])
+                with of_output(outputs, output):
+                    trained[output] = check_weights(what, rows, parted.get(weight), table, self.dtype)
+        arrays = self._fitting(what, arrays)
+        for output, (given, classes) in trained.items():
+            name, weight = buffer_name("y", output), buffer_name("weight", output)
+            arrays[name] = self._checked_targets(output, arrays[name])
+            with of_output(outputs, output):
+                joined = joined_weights(what, arrays[name], given, classes)
+            if joined is not None:
+                arrays[weight] = joined
+        return arrays
+
+    def _same_rows(self, what: str, rows: int, name: str, array: np.ndarray) -> None:
+        if len(array) != rows:
+            raise ValueError(
+                f"{what}: {self._said('x')} and {self._said(name)} must have the same number of rows. "
+                f"Received: {rows} and {len(array)}"
+            )
+
+    def _inputs(self, what: str, x: Any) -> Arrays:
+        """Checked arrays of inputs."""
+        return self._fitting(what, self._inputs_of(what, self._parted(what, x, None, None, targets=False)))
+
+    def _inputs_of(self, what: str, parted: Parts, *, finite: bool = True) -> Arrays:
+        arrays = {}
+        for name in self.input_side.buffers("x"):
+            arrays[name] = as_rows(what, self._said(name), parted[name], self.dtype, finite=finite)
+            self._same_rows(what, len(arrays["x"]), name, arrays[name])
+        return arrays
 
     def _prepared(self, x: Any) -> Any:
         """Raw rows as inputs."""
@@ -200,9 +304,11 @@ class Compiled:
             return self.preprocessing.transform(x)
         return x
 
-    def _fitting(self, what: str, rows: np.ndarray) -> np.ndarray:
-        self._build_for(rows)
-        return check_rows(what, rows, self.input_shape)
+    def _fitting(self, what: str, arrays: Arrays) -> Arrays:
+        """The inputs among these arrays have the model's shapes."""
+        self._build_for(arrays["x"])
+        shapes = zip(self.input_side.buffers("x"), self.input_side.shapes, strict=True)
+        return arrays | {name: check_rows(what, arrays[name], shape, self._said(name)) for name, shape in shapes}
 
     def _program(self, key: Any, make: Callable[[], Any]) -> Any:
         """What ``make`` makes, kept as long as layers, settings and backend stay the same."""
@@ -213,3 +319,13 @@ class Compiled:
                 del self._programs[oldest]
             self._programs[key] = make()
         return self._programs[key]
+
+
+def _one_each(given: Any, count: int) -> bool:
+    """Whether it is a list of what belongs to each of several outputs, not of numbers."""
+    return (
+        count > 1
+        and isinstance(given, list | tuple)
+        and len(given) == count
+        and all(each is None or np.ndim(each) > 0 for each in given)
+    )

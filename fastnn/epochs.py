@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastnn.callback_base import CallbackList
+from fastnn.ends import buffer_name
 from fastnn.progress import ProgressBar
-from fastnn.steps import PULSE, Feed
+from fastnn.steps import PULSE, Feed, row_shapes
 
 if TYPE_CHECKING:
+    from fastnn.compiling import Arrays
     from fastnn.training import Trainable
 
 Beat = Callable[[], None]
@@ -35,22 +37,21 @@ def steps_of(what: str, name: str, batches: int, asked: int | None) -> int:
 
 
 class InMemory:
-    """Checked arrays: inputs, targets, weights of the rows or pixels.
+    """Checked arrays: inputs, targets, weights of the rows or pixels, by the names of the engine's buffers.
 
     Attributes:
         rows: how many
-        shapes: those of a row's target and of its weights, if there are any
+        shapes: those of a row's targets and of its weights, if there are any
     """
 
-    def __init__(self, model: Trainable, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> None:
-        self.model, self.x, self.y, self.weights = model, x, y, weights
-        self.rows: int | None = len(x)
-        self.shapes = y.shape[1:], None if weights is None else weights.shape[1:]
+    def __init__(self, model: Trainable, arrays: Arrays) -> None:
+        self.model, self.arrays = model, arrays
+        self.rows: int | None = len(arrays["x"])
+        self.shapes = row_shapes({name: array.shape[1:] for name, array in arrays.items()})
 
     def part(self, places: np.ndarray | slice) -> InMemory:
         """Some of the rows."""
-        weights = None if self.weights is None else self.weights[places]
-        return InMemory(self.model, self.x[places], self.y[places], weights)
+        return InMemory(self.model, {name: array[places] for name, array in self.arrays.items()})
 
     def training(
         self, batch: int, shuffle: bool | str, places: np.ndarray | None = None, steps: int | None = None
@@ -59,12 +60,12 @@ class InMemory:
         return ArrayEpochs(self, batch, shuffle, places, steps)
 
     def testing(self, what: str, name: str, batch: int = 1, steps: int | None = None) -> Testing:
-        """How to get the loss and the metrics; of the first ``steps`` batches if that is given."""
+        """How to get the losses and the metrics; of the first ``steps`` batches if that is given."""
         assert self.rows is not None
         rows = min(self.rows, batch * steps_of(what, name, -(-self.rows // batch), steps))
-        test = self.model._test_step(*self.shapes)
+        test = self.model._test_step(self.shapes)
         data = self if rows == self.rows else self.part(slice(0, rows))
-        return Testing(lambda beat: test.run(data.x, data.y, data.weights), -(-rows // test.plan.batch))
+        return Testing(lambda beat: test.run(data.arrays), -(-rows // test.plan.batch))
 
 
 class ArrayEpochs:
@@ -79,19 +80,18 @@ class ArrayEpochs:
     ) -> None:
         model = data.model
         self.model, self.batch, self.places = model, batch, places
-        self.targets = data.y if places is None else data.y[places]
-        rows = len(self.targets)
+        rows = self.all_rows = len(data.arrays["x"]) if places is None else len(places)
         self.steps: int | None = steps_of("fit", "steps_per_epoch", -(-rows // batch), steps)
         self.rows = min(rows, self.steps * batch)
-        self.step = model._train_step(batch, *data.shapes)
+        self.step = model._train_step(batch, data.shapes)
         self.feed: Feed = model._program(
-            ("feed", len(data.x), rows, batch, shuffle), lambda: Feed(model, rows, batch, shuffle, places)
+            ("feed", data.rows, rows, batch, shuffle), lambda: Feed(model, rows, batch, shuffle, places)
         )
-        self.buffers = self.step.buffers(data.x, data.y, data.weights, model.slots(self.step.layout))
+        self.buffers = self.step.buffers(data.arrays, model.slots(self.step.layout))
 
     def run(self, hooks: CallbackList, bar: ProgressBar, beat: Beat) -> dict[str, float] | None:
         """All steps of one epoch, or as many as a callback wants; returns the logs of the epoch."""
-        step, batch, rows, optimizer = self.step, self.batch, len(self.targets), self.model.optimizer
+        step, batch, rows, optimizer = self.step, self.batch, self.all_rows, self.model.optimizer
         steps, start = self.steps or 0, optimizer.iterations
         run = {**self.buffers, **self.feed.epoch(self.model._epochs)}
         if hooks.wants_batches:
@@ -117,12 +117,12 @@ class ArrayEpochs:
 
     def _logs(self, run: dict[str, np.ndarray], done: int) -> dict[str, float]:
         """Means over the first ``done`` steps; at the end of the epoch also the metrics that need all predictions."""
-        rows = min(done * self.batch, len(self.targets))
-        predictions = run.get("predictions") if rows == self.rows else None
-        targets = self.targets
-        if predictions is not None and rows < len(targets):
+        rows = min(done * self.batch, self.all_rows)
+        totals = self.step.totals
+        if rows < self.rows or not totals.stored:
+            return totals.logs(rows, None)
+        chosen = self.places
+        if rows < self.all_rows:
             chosen = np.sort(run["index"][:rows])
-            targets, predictions = run["y"][chosen], predictions[chosen]
-        elif predictions is not None and self.places is not None:
-            predictions = predictions[self.places]
-        return self.step.totals.logs(rows, targets, predictions)
+        kept = {buffer_name(kind, n): run[buffer_name(kind, n)] for kind in ("y", "predictions") for n in totals.stored}
+        return totals.logs(rows, kept if chosen is None else {name: array[chosen] for name, array in kept.items()})

@@ -14,14 +14,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastnn import config, losses, metrics, optimizers
+from fastnn import config, metrics, optimizers
 from fastnn.asking import asking_plan, prediction, within_memory
 from fastnn.configurable import describe, restore, whole
+from fastnn.ends import Side, flatten, in_form
 from fastnn.graph import Tensor
 from fastnn.layers import LAYERS, Layer
 from fastnn.layers.base import Training, Version, Weight, assign_all, check_name, unique_name
 from fastnn.layers.core import InputLayer
-from fastnn.network import Network, described, flatten, in_form
+from fastnn.network import Network, described
+from fastnn.objectives import Objectives
 from fastnn.plan import Plan, aligned, zeros
 from fastnn.steps import Layout, TrainStep
 from fastnn.summary import summary
@@ -70,15 +72,16 @@ class Model(Trainable):
         self.seed = config.next_seed()
         self.preprocessing: Any = None
         self._layers: list[Layer] = []
+        self.input_side, self.output_side = Side(), Side()
         self._start_training()
 
     def _link(self, inputs: Any, outputs: Any) -> None:
         """Find the layers between Tensors and give their weights a place."""
         self.network = Network(type(self).__name__, inputs, outputs)
         self._layers = self.network.layers
-        shapes = [[tensor.shape for tensor in tensors] for tensors in (self.network.inputs, self.network.outputs)]
-        self.input_shape = in_form(self.network.input_form, shapes[0])
-        self.output_shape = in_form(self.network.output_form, shapes[1])
+        self.input_side, self.output_side = self.network.sides()
+        self.input_shape = self.input_side.join(self.input_side.shapes)
+        self.output_shape = self.output_side.join(self.output_side.shapes)
         self._place_weights()
 
     @property
@@ -175,23 +178,9 @@ class Model(Trainable):
         """Overwrite all weights; shapes are checked before anything is changed."""
         assign_all(self.weights, weights, self.name)
 
-    def _check_ends(self) -> None:
-        """ValueError unless arrays can go in and come out: one of each."""
-        network = self.network
-        if network.input_form is not None or network.output_form is not None:
-            raise ValueError(
-                f"{self.name}: can be trained and asked with one input and one output, not in a list or dict. "
-                f"Received: inputs {self.input_shape}, outputs {self.output_shape}"
-            )
-
-    def _build_for(self, rows: np.ndarray) -> None:
-        self._built()
-        self._check_ends()
-
     def trace(self, inputs: Sequence[Tensor], training: Training | None) -> list[Tensor]:
         """Record the layers' ops from these inputs on; returns the outputs."""
         self._built()
-        self._check_ends()
         return self.network.trace(inputs, training)
 
     def _repeat(self, x: Any) -> Any:
@@ -254,15 +243,18 @@ class Model(Trainable):
         """Everything that training changes: arrays by name, and JSON-able data. ``restore`` reads them."""
         arrays = {weight.name: weight.value for weight in self.weights}
         data: dict[str, Any] = {"seed": self.seed, "epochs": self._epochs}
-        if self._optimizer is not None and self._loss is not None:
-            named = [m for m in self._asked_metrics if isinstance(m, str | metrics.Metric)]
-            if any(isinstance(m, metrics.FunctionMetric) for m in named) or len(named) < len(self._asked_metrics):
+        if self._optimizer is not None and self._objectives is not None:
+            asked = self._objectives.asked
+            named = [
+                [m for m in each if isinstance(m, str | metrics.Metric) and not isinstance(m, metrics.FunctionMetric)]
+                for each in asked
+            ]
+            if named != asked:
                 logger.warning("%s: metrics that are functions are not saved", self.name)
-                named = [m for m in named if not isinstance(m, metrics.FunctionMetric)]
+            several = self.output_side.form is not None
             data["compile"] = {
                 "optimizer": describe(self._optimizer),
-                "loss": describe(self._loss),
-                "metrics": [describe(m) for m in named],
+                **self._objectives.describe(named, several=several),
             }
             data["iterations"] = self._optimizer.iterations
             layout = Layout.of(self.trainable_weights)
@@ -282,10 +274,10 @@ class Model(Trainable):
         seed, epochs = whole(what, "seed", data["seed"], low=0), whole(what, "epochs", data["epochs"], low=0)
         if seed >= 2**64:
             raise ValueError(f"{what}: seed must be below 2**64. Received: {seed}")
-        optimizer, loss, asked = self._optimizer, self._loss, self._asked_metrics
+        optimizer, objectives = self._optimizer, self._objectives
         if "compile" in data:
-            optimizer, loss, asked = _settings(data["compile"], what)
-            self._check_metrics(asked, loss)
+            optimizer, objectives = _settings(data["compile"], what)
+            objectives.check(self.output_side)
             iterations = whole(what, "iterations", data.get("iterations", 0), low=0)
             if iterations >= 2**62:
                 raise ValueError(f"{what}: iterations must be below 2**62. Received: {iterations}")
@@ -307,7 +299,7 @@ class Model(Trainable):
                     f"{what}: {name} must be {self.dtype} of shape {shape}. "
                     f"Received: {arrays[name].dtype} of shape {arrays[name].shape}"
                 )
-        self._optimizer, self._loss, self._asked_metrics = optimizer, loss, asked
+        self._optimizer, self._objectives = optimizer, objectives
         self._clear()
         self.seed, self._epochs = seed, epochs
         for weight in self.weights:
@@ -323,9 +315,13 @@ class Model(Trainable):
 
         save_model(self, path, allow_nonfinite=allow_nonfinite)
 
+    def _asked(self) -> list[list[Any]]:
+        """The metrics as they were asked for, also those that are not saved."""
+        return [] if self._objectives is None else self._objectives.asked
+
     def __reduce__(self) -> tuple[Any, ...]:
         """For ``copy`` and ``pickle``: a new model of the same architecture, state and preprocessing."""
-        return _revived, (self.get_config(), self.state(), self._asked_metrics, self.preprocessing)
+        return _revived, (self.get_config(), self.state(), self._asked(), self.preprocessing)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -518,22 +514,24 @@ def check_restorable(architecture: Mapping[str, Any], state: Mapping[str, Any]) 
         _settings(state["compile"], "state")
 
 
-def _settings(compiled: Any, what: str) -> tuple[optimizers.Optimizer, losses.Loss, list[Any]]:
-    """The optimizer, the loss and the metrics that ``Model.state`` described."""
-    if not isinstance(compiled, Mapping) or set(compiled) != {"optimizer", "loss", "metrics"}:
+def _settings(compiled: Any, what: str) -> tuple[optimizers.Optimizer, Objectives]:
+    """The optimizer, the losses and the metrics that ``Model.state`` described."""
+    keys = {"optimizer", "loss", "metrics"}
+    if not isinstance(compiled, Mapping) or set(compiled) - {"loss_weights"} != keys:
         raise ValueError(f"{what}: compile must have optimizer, loss and metrics")
     if not isinstance(compiled["metrics"], list):
         raise ValueError(f"{what}: metrics must be a list")
-    asked = [m if isinstance(m, str) else restore(m, metrics.METRICS, "metric") for m in compiled["metrics"]]
     optimizer = restore(compiled["optimizer"], optimizers.OPTIMIZERS, "optimizer")
-    return optimizer, restore(compiled["loss"], losses.LOSSES, "loss"), asked
+    return optimizer, Objectives.described(compiled, what)
 
 
-def _revived(architecture: Mapping[str, Any], state: Any, asked: list[Any], preprocessing: Any) -> Model:
+def _revived(architecture: Mapping[str, Any], state: Any, asked: list[list[Any]], preprocessing: Any) -> Model:
     """What ``copy`` and ``pickle`` make of the parts of a model."""
     model = model_from_config(architecture)
     model.restore(*state)
-    model._asked_metrics, model.preprocessing = list(asked), preprocessing
+    model.preprocessing = preprocessing
+    if model._objectives is not None:
+        model._objectives.asked = [list(each) for each in asked]
     return model
 
 

@@ -1,46 +1,17 @@
-"""The calls of layers that lead from a model's inputs to its outputs: found, made again on other Tensors, described.
-
-A *form* is how several Tensors are passed: one alone (None), in a list (LIST), or in a dict (its keys).
-"""
+"""The calls of layers that lead from a model's inputs to its outputs: found, made again on other Tensors, described."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fastnn.ends import Form, Side, flatten, in_form
 from fastnn.graph import Tensor
 from fastnn.layers.base import Call, Layer, Training
 from fastnn.layers.core import InputLayer
 
-LIST = "list"
-Form = None | str | tuple[str, ...]
-
 #: A described network has at most so many calls.
 CALLS = 10_000
-
-
-def flatten(given: Any) -> tuple[list[Any], Form]:
-    """What is passed alone, in a list or in a dict, one after the other; and the form.
-
-    >>> flatten({"age": 1, "image": 2})
-    ([1, 2], ('age', 'image'))
-    """
-    if isinstance(given, Mapping):
-        return list(given.values()), tuple(given)
-    if isinstance(given, list | tuple):
-        return list(given), LIST
-    return [given], None
-
-
-def in_form(form: Form, values: Sequence[Any]) -> Any:
-    """The values as the form says.
-
-    >>> in_form(None, [1]), in_form(LIST, [1, 2]), in_form(("age", "image"), [1, 2])
-    (1, [1, 2], {'age': 1, 'image': 2})
-    """
-    if form is None:
-        return values[0]
-    return list(values) if form == LIST else dict(zip(form, values, strict=True))
 
 
 class Network:
@@ -83,6 +54,17 @@ class Network:
     def layers(self) -> list[Layer]:
         """Each layer once, in the order in which they are first called."""
         return list(dict.fromkeys(call.layer for call in self.calls))
+
+    def sides(self) -> tuple[Side, Side]:
+        """All inputs and all outputs: how data are passed to them, and the names of their layers."""
+        entries = {id(tensor): call for tensor, call in zip(self.inputs, self.calls, strict=False)}
+        makers = {id(tensor): call for call in self.calls for tensor in call.outputs} | entries
+
+        def side(form: Form, tensors: Sequence[Tensor]) -> Side:
+            names = form if isinstance(form, tuple) else [makers[id(tensor)].layer.name for tensor in tensors]
+            return Side(form, names, [tensor.shape for tensor in tensors])
+
+        return side(self.input_form, self.inputs), side(self.output_form, self.outputs)
 
     @property
     def chain(self) -> bool:

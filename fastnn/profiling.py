@@ -12,7 +12,7 @@ import numpy as np
 from fastnn import config
 from fastnn.asking import asking_plan, prediction
 from fastnn.plan import Plan, Step, zeros
-from fastnn.steps import Feed, TrainStep, empty_rows
+from fastnn.steps import Feed, TrainStep, empty_rows, row_shapes
 
 if TYPE_CHECKING:
     from fastnn.training import Trainable
@@ -117,25 +117,29 @@ def _is_product(step: Step) -> bool:
     return step.op.name.startswith(_PRODUCTS)
 
 
-def profile(model: Trainable, x: np.ndarray, y: np.ndarray | None, batch: int, seconds: float) -> Profile:
+def profile(
+    model: Trainable, arrays: Mapping[str, np.ndarray], batch: int, limit: float, *, training: bool
+) -> Profile:
     """See ``Model.profile``; the arrays are checked."""
-    rows = min(batch, len(x))
-    if y is None:
+    rows = min(batch, len(arrays["x"]))
+    arrays = {name: array[:rows] for name, array in arrays.items()}
+    if not training:
         plan = asking_plan(model, prediction(model), rows, "prediction")
         program = config.active_backend().Program(plan)
         vectors = model.vectors()
         program.prepare(vectors)
-        buffers = {**vectors, "x": x[:rows], "out": empty_rows(rows, model.output_shape, model.dtype)}
+        outputs = zip(model.output_side.buffers("out"), model.output_side.shapes, strict=True)
+        buffers = {**vectors, **arrays, **{name: empty_rows(rows, shape, model.dtype) for name, shape in outputs}}
     else:
-        step = TrainStep(model, rows, y.shape[1:])
+        step = TrainStep(model, rows, row_shapes({name: array.shape[1:] for name, array in arrays.items()}))
         plan, program = step.plan, step.program
-        given = step.buffers(x[:rows], y[:rows], None, model.slots_for(step.layout))
+        given = step.buffers(arrays, model.slots_for(step.layout))
         buffers = _copies(given) | Feed(model, rows, rows, shuffle=False).epoch(0)
     peak = getattr(config.active_backend(), "peak_gflops", None)
     times: list[list[float]] = []
     program.time_steps(buffers, rows)  # what is slower the first time
     start = time.perf_counter()
-    while len(times) < LEAST or (len(times) < MOST and time.perf_counter() - start < seconds):
+    while len(times) < LEAST or (len(times) < MOST and time.perf_counter() - start < limit):
         times.append(program.time_steps(buffers, rows))
     return Profile(plan, rows, times, None if peak is None else max(float(peak(RACE)) for _ in range(RACES)))
 

@@ -2,19 +2,19 @@
 
 A training step is one Plan: gather the batch, forward, loss, backward, update, running totals. Its buffers:
 
-    x, y, weight   all rows, as given
+    x, y, weight   all rows, as given; x1, y1 ... where the model has several inputs or outputs
     index          stream: the rows of each batch
     rates, step    streams: what the optimizer and dropout need at each step
     weights<i>     the flat weights; one buffer for each model that the layers come from
     grads, slot<i> the gradients and the optimizer's memory, flat
     totals         running sums of the loss and the metrics, in double precision
-    predictions    the epoch's predictions, for metrics that need them all
+    predictions    the epoch's predictions, for metrics that need them all; predictions1 ... of other outputs
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,12 +22,14 @@ import numpy as np
 
 from fastnn import config
 from fastnn.autodiff import gradients
+from fastnn.ends import buffer_name
 from fastnn.graph import ALL, Node, Place, Shape, Tensor
 from fastnn.layers.base import Training, Weight
-from fastnn.metrics import Metric, SummedMetric
+from fastnn.metrics import SummedMetric
+from fastnn.objectives import Judged, Measure, RowShapes
 from fastnn.ops import data, loss
 from fastnn.order import Orders
-from fastnn.plan import Pass, Plan, aligned, choose, epilogues, fused_norms, losses_on_logits, zeros
+from fastnn.plan import Pass, Plan, aligned, choose, epilogues, fused_norms, zeros
 
 if TYPE_CHECKING:
     from fastnn.training import Trainable
@@ -84,13 +86,16 @@ class Layout(NamedTuple):
 
 
 class Totals:
-    """Running sums of the loss and of the metrics that are made of sums: double precision, cache lines of their own."""
+    """Running sums of the losses and of the metrics that are made of sums: double precision, cache lines of their own.
 
-    def __init__(self, metrics: Sequence[Metric], shapes: Sequence[Sequence[int]]) -> None:
-        """``shapes`` are those of what a row adds to the loss and to each metric made of sums."""
-        self.metrics, self.shapes = metrics, shapes
-        self.summed = [m for m in metrics if isinstance(m, SummedMetric)]
-        self.stored = len(self.summed) < len(metrics)  # whether some metric needs all predictions
+    Attributes:
+        stored: numbers of the outputs that have metrics which need all predictions
+    """
+
+    def __init__(self, measures: Sequence[Measure], shapes: Sequence[Sequence[int]]) -> None:
+        """``shapes`` are those of what a row adds to each measure that is made of sums."""
+        self.measures, self.shapes = measures, shapes
+        self.stored = sorted({m.output for m in measures if m.stored and m.output is not None})
         self.starts = [0]
         for shape in shapes:
             self.starts.append(self.starts[-1] + -(-math.prod(shape) // 8) * 8)
@@ -101,10 +106,10 @@ class Totals:
         ]
 
     @classmethod
-    def record(cls, metrics: Sequence[Metric], rows: Tensor, y: Tensor, p: Tensor) -> tuple[Totals, list[Node]]:
-        """The sums, and the nodes that add a batch's values to them: ``rows`` are its losses (N,)."""
-        values = [rows, *(m.summands(y, p) for m in metrics if isinstance(m, SummedMetric))]
-        totals = cls(metrics, [[size for size in v.shape[1:] if size is not None] or [1] for v in values])
+    def record(cls, measures: Sequence[Measure], judged: Judged) -> tuple[Totals, list[Node]]:
+        """The sums, and the nodes that add a batch's values to them."""
+        values = [_summands(measure, judged) for measure in measures if not measure.stored]
+        totals = cls(measures, [[size for size in v.shape[1:] if size is not None] or [1] for v in values])
         leaves = [
             Tensor(tuple(shape), "float64", place=Place("totals", start))
             for shape, start in zip(totals.shapes, totals.starts[:-1], strict=True)
@@ -113,15 +118,37 @@ class Totals:
 
     def fresh(self) -> Totals:
         """Sums of the same shapes, all 0."""
-        return Totals(self.metrics, self.shapes)
+        return Totals(self.measures, self.shapes)
 
-    def logs(self, rows: int, y: np.ndarray, predictions: np.ndarray | None) -> dict[str, float]:
-        """Loss and metrics over ``rows`` rows, in their order; with predictions, also the metrics that need them."""
-        found = {m.name: m.result(part, rows) for m, part in zip(self.summed, self._sums[1:], strict=True)}
-        found["loss"] = float(self.array[0]) / rows
-        if self.stored and predictions is not None:
-            found |= {m.name: m.compute(y, predictions) for m in self.metrics if not isinstance(m, SummedMetric)}
-        return {name: found[name] for name in ("loss", *(m.name for m in self.metrics)) if name in found}
+    def logs(self, rows: int, kept: Mapping[str, np.ndarray] | None) -> dict[str, float]:
+        """Losses and metrics over ``rows`` rows; with their targets and predictions, in buffers of these names, also
+        the metrics that need them.
+        """
+        found, sums = {}, iter(self._sums)
+        for measure in self.measures:
+            if measure.stored:
+                if kept is not None:
+                    assert measure.metric is not None and measure.output is not None
+                    y, p = (kept[buffer_name(kind, measure.output)] for kind in ("y", "predictions"))
+                    found[measure.name] = measure.metric.compute(y, p)
+                continue
+            part, metric = next(sums), measure.metric
+            if isinstance(metric, SummedMetric):
+                found[measure.name] = metric.result(part, rows)
+            else:
+                found[measure.name] = float(part[0]) / rows
+        return found
+
+
+def _summands(measure: Measure, judged: Judged) -> Tensor:
+    """What the rows add to a measure."""
+    if measure.output is None:
+        return judged.rows
+    if measure.metric is None:
+        return judged.losses[measure.output]
+    assert isinstance(measure.metric, SummedMetric)
+    found: Tensor = measure.metric.summands(judged.targets[measure.output], judged.predictions[measure.output])
+    return found
 
 
 class TrainStep:
@@ -129,17 +156,15 @@ class TrainStep:
 
     Args:
         batch: rows of a full batch
-        target: shape of a row's target; the usual one of the loss if None
-        weight: shape of a row's weights: () is one number, (H, W), say, one a pixel; None if there are none
+        shapes: of the rows of targets, the usual ones of the losses if they are missing, and of weights, if there are
+            any: () is one number, (H, W), say, one a pixel
     """
 
-    def __init__(
-        self, model: Trainable, batch: int, target: Sequence[int] | None = None, weight: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, model: Trainable, batch: int, shapes: RowShapes = ()) -> None:
         self.model = model
         self.dtype = model.dtype
         self.layout = Layout.of(model.trainable_weights)
-        roots = self._record(target, weight)
+        roots = self._record(shapes)
         name = f"{model.name}: training step"
         self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=name, passes=passes())
         self._versions = list(dict.fromkeys(weight.version for weight in model.weights))
@@ -164,21 +189,22 @@ class TrainStep:
             for version in self._versions:
                 version.advance()
 
-    def _record(self, target: Sequence[int] | None, weight: Sequence[int] | None) -> list[Tensor | Node]:
+    def _record(self, shapes: RowShapes) -> list[Tensor | Node]:
         model = self.model
         index = leaf((None,), "index", "int64", stream=True)
         step = leaf((1,), "step", "int64", stream=True)
-        x = data.gather(leaf((ALL, *model.input_shape[1:]), "x"), index)
-        y = data.gather(leaf((ALL, *target_row(model, target)), "y"), index)
+
+        def read(name: str, row: Sequence[int | None]) -> Tensor:
+            gathered: Tensor = data.gather(leaf((ALL, *row), name), index)
+            return gathered
+
         training = Training(model.seed, step)
-        (p,) = model.trace([x], training)
-        weights = None if weight is None else data.gather(leaf((ALL, *weight), "weight"), index)
-        rows = row_loss(model, y, p, weights)
-        fused = losses_on_logits([rows, p])
-        rows, p = fused[rows], fused[p]
+        inputs = [read(buffer_name("x", i), shape[1:]) for i, shape in enumerate(model.input_side.shapes)]
+        outputs = model.trace(inputs, training)
+        judged = Judged(model.objectives, model.output_side, outputs, shapes, read, model.weights)
 
         optimizer = model.optimizer
-        found = gradients(rows, [w.tensor for w in self.layout.weights])
+        found = gradients(judged.rows, [w.tensor for w in self.layout.weights])
         roots: list[Tensor | Node] = []
         for trained, offset, gradient in zip(self.layout.weights, self.layout.offsets, found, strict=True):
             if gradient is None:
@@ -202,22 +228,20 @@ class TrainStep:
                 roots.append(clipped)
             roots.append(optimizer.update(flat, slots, part, rates))
         roots += training.updates
-        self.totals, sums = Totals.record(model.metric_objects, rows, y, p)
+        self.totals, sums = Totals.record(model.measures, judged)
         roots += sums
-        if self.totals.stored:
-            roots.append(data.scatter(leaf((ALL, *p.shape[1:]), "predictions"), p, index))
+        for output in self.totals.stored:
+            p = judged.predictions[output]
+            roots.append(data.scatter(leaf((ALL, *p.shape[1:]), buffer_name("predictions", output)), p, index))
         return roots
 
-    def buffers(
-        self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, slots: Sequence[np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def buffers(self, arrays: Mapping[str, np.ndarray], slots: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The buffers that stay the same for all epochs over this data; ``slots`` are the optimizer's vectors."""
-        found = {**self.state(slots), "x": x, "y": y}
-        if weights is not None:
-            found["weight"] = weights
-        if self.totals.stored:
-            found["predictions"] = empty_rows(len(x), self.model.output_shape, self.dtype)
-        return found
+        return {**self.state(slots), **arrays, **self.predictions(len(arrays["x"]))}
+
+    def predictions(self, rows: int) -> dict[str, np.ndarray]:
+        """Room for the predictions of so many rows, of the outputs whose metrics need them."""
+        return stored_rows(self.model, self.totals, "predictions", rows)
 
     def state(self, slots: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Those of them that are not data."""
@@ -279,9 +303,9 @@ def passes() -> list[Pass]:
     return [fused_norms, epilogues, partial(choose, use_winograd=config.winograd())]
 
 
-def target_row(model: Trainable, target: Sequence[int] | None) -> Sequence[int | None]:
-    """The shape of a row's target: ``target``, or the usual one of the loss."""
-    return model.loss.target_shape(model.output_shape)[1:] if target is None else target
+def row_shapes(shapes: Mapping[str, Sequence[int]]) -> RowShapes:
+    """Those of targets and weights among the shapes of rows."""
+    return tuple((n, tuple(shapes[n])) for n in sorted(shapes) if n.startswith(("y", "weight")))
 
 
 def empty_rows(rows: int, shape: Shape, dtype: str) -> np.ndarray:
@@ -289,10 +313,7 @@ def empty_rows(rows: int, shape: Shape, dtype: str) -> np.ndarray:
     return np.empty([rows, *(size for size in shape[1:] if size is not None)], dtype)
 
 
-def row_loss(model: Trainable, y: Tensor, p: Tensor, weights: Tensor | None) -> Tensor:
-    """The loss of each row, weighted, with the weights' penalties added."""
-    rows: Tensor = model.loss.rows(y, p, weights)
-    for weight in model.weights:
-        if weight.regularizer is not None:
-            rows = loss.add_rows(rows, weight.regularizer(weight.tensor))
-    return rows
+def stored_rows(model: Trainable, totals: Totals, kind: str, rows: int) -> dict[str, np.ndarray]:
+    """Room in buffers of this kind for so many predictions, of the outputs whose metrics need them all."""
+    shapes = model.output_side.shapes
+    return {buffer_name(kind, output): empty_rows(rows, shapes[output], model.dtype) for output in totals.stored}

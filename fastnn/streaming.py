@@ -13,7 +13,9 @@ import numpy as np
 from fastnn.asking import Predictor
 from fastnn.callback_base import CallbackList
 from fastnn.data import check_weights
+from fastnn.ends import buffer_name
 from fastnn.epochs import Beat, Testing, steps_of
+from fastnn.objectives import RowShapes
 from fastnn.order import Orders
 from fastnn.progress import ProgressBar
 from fastnn.sources import (
@@ -30,7 +32,7 @@ from fastnn.sources import (
     buffers_for,
     rows_job,
 )
-from fastnn.steps import PULSE, Numbers, Totals, TrainStep, empty_rows
+from fastnn.steps import PULSE, Numbers, Totals, TrainStep, empty_rows, row_shapes
 
 if TYPE_CHECKING:
     from fastnn.training import Trainable
@@ -58,7 +60,7 @@ class Streamed:
         model: Trainable,
         what: str,
         source: Source,
-        class_weight: Mapping[Any, float] | None = None,
+        class_weight: Any = None,
         workers: int | None = None,
         *,
         targets: bool = True,
@@ -67,22 +69,22 @@ class Streamed:
         count = source.workers if workers is None else workers
         self.workers = min(count, 1) if isinstance(source, Stream) else count
         self.places: np.ndarray | None = None
-        prepare = None if model.preprocessing is None else model._prepared
-        first = source.first(what, prepare, targets=targets)
-        self.size = len(first[0])  # rows of the first batch
-        model._fitting(what, first[0][:1])
-        checked = model._checked_targets if targets else None
-        self.intake = Intake(what, first, model.input_shape, model.dtype, checked, class_weight, prepare)
+        first = source.first(what, partial(model._taken, targets=targets), model._said)
+        self.size = len(first["x"])  # rows of the first batch
+        model._fitting(what, {name: first[name][:1] for name in model.input_side.buffers("x")})
+        self.intake = Intake(what, first, model._wanted(what, class_weight, targets=targets))
         if targets and isinstance(source, ArrayRows):
             self._check_memory(source)
 
     def _check_memory(self, source: ArrayRows) -> None:
         """Check those arrays at once that are in memory."""
-        y, weights = source.arrays["y"], source.arrays.get("weight")
-        if not isinstance(y, np.memmap) and isinstance(y, np.ndarray):
-            self.model._checked_targets(y)
-        if not isinstance(weights, np.memmap) and isinstance(weights, np.ndarray):
-            check_weights(self.what, source.count, weights, None, self.model.dtype)
+        for name, array in source.arrays.items():
+            if isinstance(array, np.memmap) or not isinstance(array, np.ndarray):
+                continue
+            if name in self.intake.wanted.targets:
+                self.intake.wanted.targets[name](array)
+            elif name.startswith("weight"):
+                check_weights(self.what, source.count, array, None, self.model.dtype)
 
     @property
     def rows(self) -> int | None:
@@ -92,9 +94,9 @@ class Streamed:
         return self.source.count if self.places is None else len(self.places)
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-        """Those of a row's target and of its weights, if there are any."""
-        return self.intake.shapes["y"], self.intake.shapes.get("weight")
+    def shapes(self) -> RowShapes:
+        """Those of a row's targets and of its weights, if there are any."""
+        return row_shapes(self.intake.shapes)
 
     def part(self, places: np.ndarray) -> Streamed:
         """Some of the rows."""
@@ -111,43 +113,43 @@ class Streamed:
     def testing(self, what: str, name: str, batch: int = 1, steps: int | None = None) -> Testing:
         """How to get the loss and the metrics; of the first ``steps`` batches if that is given."""
         model = self.model
-        test = model._test_step(*self.shapes)
+        test = model._test_step(self.shapes)
         walk = self._asked(test.plan.batch, what, name, batch, steps)
-        out = empty_rows(len(walk.ring.arrays["x"]) if test.totals.stored else 0, model.output_shape, model.dtype)
+        out = test.predictions(len(walk.ring.arrays["x"]))
 
         def run(beat: Beat) -> dict[str, float]:
-            totals, kept, seen = test.totals.fresh(), Kept(self, walk.rows), 0
+            totals, kept, seen = test.totals.fresh(), Kept(self, test.totals, walk.rows), 0
             with walk.loader() as loader:
                 for stretch in loader.stretches(beat):
                     rows = slice(stretch.start, stretch.start + stretch.rows)
                     data = {name: array[rows] for name, array in stretch.ring.arrays.items()}
-                    if totals.stored:
-                        data["out"] = out[: stretch.rows]
+                    data |= {name: array[: stretch.rows] for name, array in out.items()}
                     test.add(totals, data, stretch.rows, beat)
-                    if totals.stored:
-                        kept.add(data["y"], data["out"])
+                    kept.add(data, slice(0, stretch.rows))
                     seen += stretch.rows
             self._check_steps(walk, seen)
-            return totals.logs(seen, kept.y, kept.p if totals.stored else None)
+            return totals.logs(seen, kept.arrays)
 
         return Testing(run, None if walk.rows is None else -(-walk.rows // test.plan.batch))
 
-    def predict(self, predictor: Predictor, batch: int, steps: int | None, beat: Beat) -> np.ndarray:
+    def predict(self, predictor: Predictor, batch: int, steps: int | None, beat: Beat) -> list[np.ndarray]:
         """The outputs for all rows, or for those of the first ``steps`` batches."""
         walk = self._asked(predictor.plan.batch, self.what, "steps", batch, steps)
-        out, parts, seen = None, [], 0
-        if walk.rows is not None:
-            out = empty_rows(walk.rows, self.model.output_shape, self.model.dtype)
+        out: list[np.ndarray] | None = None if walk.rows is None else predictor.room(walk.rows)
+        parts: list[list[np.ndarray]] = []
+        seen = 0
         with walk.loader() as loader:
             for stretch in loader.stretches(beat):
-                x = stretch.ring.arrays["x"][stretch.start : stretch.start + stretch.rows]
-                part = predictor.run(x, None if out is None else out[seen : seen + stretch.rows])
+                rows = slice(stretch.start, stretch.start + stretch.rows)
+                x = {name: array[rows] for name, array in stretch.ring.arrays.items()}
+                place = None if out is None else [array[seen : seen + stretch.rows] for array in out]
+                part = predictor.run(x, place)
                 if out is None:
                     parts.append(part)
                 seen += stretch.rows
                 beat()
         self._check_steps(walk, seen)
-        return np.concatenate(parts) if out is None else out
+        return [np.concatenate(each) for each in zip(*parts, strict=True)] if out is None else out
 
     def _asked(self, rows: int, what: str, name: str, batch: int, steps: int | None) -> Walk:
         """A walk over the rows in their order, so many at a time, for testing and predicting."""
@@ -221,21 +223,29 @@ class Walk:
 class Kept:
     """Targets and predictions, row after row, for metrics that need them all."""
 
-    def __init__(self, data: Streamed, rows: int | None) -> None:
-        model = data.model
-        self._shapes, self._dtype = ((None, *data.shapes[0]), model.output_shape), model.dtype
-        self._arrays: list[np.ndarray] = []
+    def __init__(self, data: Streamed, totals: Totals, rows: int | None) -> None:
+        side, given = data.model.output_side, dict(data.shapes)
+        self._shapes: dict[str, tuple[int | None, ...]] = {}
+        for output in totals.stored:
+            self._shapes[buffer_name("y", output)] = None, *given[buffer_name("y", output)]
+            self._shapes[buffer_name("predictions", output)] = side.shapes[output]
+        self._dtype = data.model.dtype
+        self._arrays: dict[str, np.ndarray] = {}
         self._room, self._rows = rows or 0, 0
 
-    def add(self, y: np.ndarray, p: np.ndarray) -> None:
-        """Keep some rows more."""
-        rows = self._rows + len(y)
-        if not self._arrays or rows > len(self._arrays[0]):
+    def add(self, arrays: Mapping[str, np.ndarray], place: slice) -> None:
+        """Keep some rows more, those at this place."""
+        if not self._shapes:
+            return
+        rows = self._rows + place.stop - place.start
+        if not self._arrays or rows > self._room:
             self._room = max(self._room, rows if not self._arrays else 2 * rows)
-            before, self._arrays = self._arrays, [empty_rows(self._room, s, self._dtype) for s in self._shapes]
-            for array, old in zip(self._arrays, before, strict=bool(before)):
-                array[: self._rows] = old[: self._rows]
-        self._arrays[0][self._rows : rows], self._arrays[1][self._rows : rows] = y, p
+            before = self._arrays
+            self._arrays = {name: empty_rows(self._room, s, self._dtype) for name, s in self._shapes.items()}
+            for name, old in before.items():
+                self._arrays[name][: self._rows] = old[: self._rows]
+        for name, array in self._arrays.items():
+            array[self._rows : rows] = arrays[name][place]
         self._rows = rows
 
     def restart(self) -> None:
@@ -243,14 +253,9 @@ class Kept:
         self._rows = 0
 
     @property
-    def y(self) -> np.ndarray:
-        """The targets (N, ...)."""
-        return self._arrays[0][: self._rows] if self._arrays else np.empty(0)
-
-    @property
-    def p(self) -> np.ndarray:
-        """The predictions (N, ...)."""
-        return self._arrays[1][: self._rows] if self._arrays else np.empty(0)
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Targets and predictions (N, ...), by the names of the engine's buffers."""
+        return {name: array[: self._rows] for name, array in self._arrays.items()}
 
 
 class SourceEpochs:
@@ -285,8 +290,8 @@ class SourceEpochs:
                 limit = self.steps
                 self.orders = Orders(model, known or 0, bool(shuffle))
         self.walk = Walk(data, batch, order, limit, together=False)
-        self.step = model._train_step(batch, *data.shapes)
-        self.kept = Kept(data, self.rows)
+        self.step = model._train_step(batch, data.shapes)
+        self.kept = Kept(data, self.step.totals, self.rows)
         self.numbers = Numbers(model, max(1024, self.walk.ring.count * self.walk.batches))
         self._bound: tuple[Ring, TrainStep, dict[str, np.ndarray]] | None = None
 
@@ -335,8 +340,7 @@ class SourceEpochs:
             done += end - at
             rows = slice(at * batch, min(end * batch, end_row))
             seen += rows.stop - rows.start
-            if self.step.totals.stored:
-                self.kept.add(run["y"][rows], run["predictions"][rows])
+            self.kept.add(run, rows)
             at = end
             if hooks.wants_batches:
                 hooks.on_train_batch_end(done - 1, self._logs(seen, complete=seen == self.rows))
@@ -350,7 +354,7 @@ class SourceEpochs:
     def _buffers(self, ring: Ring, batch: int) -> dict[str, np.ndarray]:
         """What the program runs over. A batch larger than those before takes a larger program."""
         if batch > self.step.plan.batch:
-            larger = self.model._train_step(batch, *self.data.shapes)
+            larger = self.model._train_step(batch, self.data.shapes)
             larger.totals.array[...] = self.step.totals.array
             self.step = larger
         if self._bound is None or self._bound[:2] != (ring, self.step):
@@ -358,8 +362,7 @@ class SourceEpochs:
             rates = np.empty((batches, model.optimizer.rate_count), np.float32)
             run = {**self.step.state(model.slots(self.step.layout)), **ring.arrays, "rates": rates}
             run |= {"step": np.empty(batches, np.int64), "index": np.arange(ring.count * ring.rows)}
-            if self.step.totals.stored:
-                run["predictions"] = empty_rows(len(run["index"]), model.output_shape, model.dtype)
+            run |= self.step.predictions(len(run["index"]))
             self._bound = ring, self.step, run
         return self._bound[2]
 
@@ -367,11 +370,11 @@ class SourceEpochs:
         """Means over the rows so far; at the end of the epoch also the metrics that need all predictions."""
         totals: Totals = self.step.totals
         if not totals.stored or not complete:
-            return totals.logs(seen, self.kept.y, None)
-        y, p = self.kept.y, self.kept.p
+            return totals.logs(seen, None)
+        kept = self.kept.arrays
         if self.rows is not None and self.walk.order is not None:  # as if they had been in an array
             back = np.argsort(self.walk.order)
             if self.data.places is not None and self.rows == len(self.data.places):
                 back = back[np.argsort(np.argsort(self.data.places))]
-            y, p = y[back], p[back]
-        return totals.logs(seen, y, p)
+            kept = {name: array[back] for name, array in kept.items()}
+        return totals.logs(seen, kept)

@@ -13,17 +13,17 @@ import numpy as np
 from fastnn import callbacks as callbacks_
 from fastnn import config
 from fastnn.asking import Predictor, TestStep
-from fastnn.compiling import Compiled
+from fastnn.compiling import Arrays, Compiled
 from fastnn.configurable import number, whole
-from fastnn.data import as_rows, check_rows
+from fastnn.ends import flatten
 from fastnn.epochs import InMemory, steps_of
 from fastnn.graph import Tensor
 from fastnn.interrupt import gentle_interrupt
-from fastnn.network import flatten
+from fastnn.objectives import RowShapes
 from fastnn.order import shuffling
 from fastnn.profiling import Profile, profile
 from fastnn.progress import ProgressBar
-from fastnn.sources import Stream, is_array_like, open_source
+from fastnn.sources import Source, Stream, array_rows, holds_array_like, open_source
 from fastnn.steps import Feed, TrainStep
 from fastnn.streaming import Streamed
 
@@ -207,35 +207,39 @@ class Trainable(Compiled):
         steps: int | None = None,
     ) -> InMemory | Streamed:
         """Data of any kind with targets; a generator needs the argument with that name."""
-        source = open_source(what, x, y, sample_weight, self.dtype)
+        source = self._source(what, x, y, sample_weight, targets=True)
         if source is None:
-            return InMemory(self, *self._data(what, x, y, sample_weight, class_weight))
+            return InMemory(self, self._data(what, x, y, sample_weight, class_weight))
         if needs is not None and steps is None and isinstance(source, Stream) and source.once:
             raise ValueError(
                 f"{what}: {needs} must be given for a generator, which may have no end. Received: {needs}=None"
             )
         return Streamed(self, what, source, class_weight, workers)
 
+    def _source(self, what: str, x: Any, y: Any = None, sample_weight: Any = None, *, targets: bool) -> Source | None:
+        """Data that are not arrays in memory, or None."""
+        if holds_array_like(x, y, sample_weight):
+            return array_rows(what, self._parted(what, x, y, sample_weight, targets=targets), self._said, self.dtype)
+        return open_source(what, x, y, sample_weight)
+
     def _validation_data(self, given: Any, workers: int | None, steps: int | None) -> InMemory | Streamed:
         what = "fit: validation_data"
         if not isinstance(given, tuple | list):
-            source = open_source(what, given, dtype=self.dtype) if not is_array_like(given) else None
-            if source is not None:
+            if not holds_array_like(given) and open_source(what, given) is not None:
                 return self._given(what, given, None, None, None, workers, "validation_steps", steps)
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             kind = type(given).__name__
             raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight). Received: {kind}")
         return self._given(what, given[0], given[1], given[2] if len(given) == 3 else None, None, workers)
 
-    def _train_step(self, batch: int, target: tuple[int, ...], weight: tuple[int, ...] | None) -> TrainStep:
+    def _train_step(self, batch: int, shapes: RowShapes) -> TrainStep:
         """The training step for batches of so many rows, whose targets and weights have these shapes."""
-        key = ("train", batch, target, weight)
-        step: TrainStep = self._program(key, lambda: TrainStep(self, batch, target, weight))
+        step: TrainStep = self._program(("train", batch, shapes), lambda: TrainStep(self, batch, shapes))
         return step
 
-    def _test_step(self, target: tuple[int, ...], weight: tuple[int, ...] | None) -> TestStep:
+    def _test_step(self, shapes: RowShapes) -> TestStep:
         """The test step for rows whose targets and weights have these shapes."""
-        test: TestStep = self._program(("test", target, weight), lambda: TestStep(self, target, weight))
+        test: TestStep = self._program(("test", shapes), lambda: TestStep(self, shapes))
         return test
 
     def train_on_batch(
@@ -243,18 +247,19 @@ class Trainable(Compiled):
     ) -> float:
         """One training step on these rows; returns their loss before it."""
         self._compiled()
-        x, y, weights = self._data("train_on_batch", x, y, sample_weight, class_weight)
-        size = max(len(x), self._programs.get("batch size", 1))
+        data = InMemory(self, self._data("train_on_batch", x, y, sample_weight, class_weight))
+        rows = len(data.arrays["x"])
+        size = max(rows, self._programs.get("batch size", 1))
         self._programs["batch size"] = size
-        step = self._train_step(size, y.shape[1:], None if weights is None else weights.shape[1:])
+        step = self._train_step(size, data.shapes)
         start = self.optimizer.iterations
-        feed = Feed(self, len(x), len(x), shuffle=False)
-        buffers = {**step.buffers(x, y, weights, self.slots(step.layout)), **feed.epoch(0)}
+        feed = Feed(self, rows, rows, shuffle=False)
+        buffers = {**step.buffers(data.arrays, self.slots(step.layout)), **feed.epoch(0)}
         step.totals.array.fill(0.0)
         with gentle_interrupt():
-            step.run(buffers, 0, 1, len(x), len(x))
+            step.run(buffers, 0, 1, rows, rows)
             self.optimizer.iterations = start + 1
-        return float(step.totals.array[0]) / len(x)
+        return float(step.totals.array[0]) / rows
 
     # ------------------------------------------------------------------ asking
 
@@ -300,7 +305,7 @@ class Trainable(Compiled):
         verbose: Any = 0,
         steps: int | None = None,
         workers: int | None = None,
-    ) -> np.ndarray:
+    ) -> Any:
         """The outputs (N, C) for inputs (N, ...), or for other data that ``fit`` takes, with targets or without.
 
         Row i of the result has the same bits whatever other rows are asked with it, and for any number of threads.
@@ -309,15 +314,16 @@ class Trainable(Compiled):
         as in ``fit``.
         """
         batch, steps = _batches("predict", batch_size, steps, workers)
-        source = open_source("predict", x, dtype=self.dtype, targets=False)
+        source = self._source("predict", x, targets=False)
         if source is None:
-            rows = self._inputs("predict", x)
+            arrays = self._inputs("predict", x)
             if steps is not None:
-                rows = rows[: batch * steps_of("predict", "steps", -(-len(rows) // batch), steps)]
-            return self._run(rows)
+                rows = batch * steps_of("predict", "steps", -(-len(arrays["x"]) // batch), steps)
+                arrays = {name: array[:rows] for name, array in arrays.items()}
+            return self._run(arrays)
         data = Streamed(self, "predict", source, None, workers, targets=False)
         with gentle_interrupt() as interrupted:
-            return data.predict(self._predictor(), batch, steps, interrupted)
+            return self.output_side.join(data.predict(self._predictor(), batch, steps, interrupted))
 
     def predict_on_batch(self, x: Any) -> np.ndarray:
         """The same as ``predict``, with as little as possible before and after the arithmetic."""
@@ -336,9 +342,8 @@ class Trainable(Compiled):
                     return output
         if any(isinstance(each, Tensor) for each in flatten(x)[0]):
             return self._repeat(x)
-        rows = as_rows(self.name, "x", x, self.dtype, finite=False)
-        self._build_for(rows)
-        return self._run(check_rows(self.name, rows, self.input_shape))
+        parted = self._parted(self.name, x, None, None, targets=False)
+        return self._run(self._fitting(self.name, self._inputs_of(self.name, parted, finite=False)))
 
     def profile(self, x: Any, y: Any = None, batch_size: int = 32, seconds: float = 1.0) -> Profile:
         """Time every step of training (``y`` given) or prediction, many times, on the first rows of ``x``.
@@ -376,13 +381,12 @@ class Trainable(Compiled):
         batch = whole("profile", "batch_size", batch_size)
         limit = number("profile", "seconds", seconds, low=0)
         if y is None:
-            return profile(self, self._inputs("profile", x), None, batch, limit)
+            return profile(self, self._inputs("profile", x), batch, limit, training=False)
         self._compiled()
-        x, y, _ = self._data("profile", x, y, None, None)
-        return profile(self, x, y, batch, limit)
+        return profile(self, self._data("profile", x, y, None, None), batch, limit, training=True)
 
-    def _run(self, x: np.ndarray) -> np.ndarray:
-        return self._predictor().run(x)
+    def _run(self, arrays: Arrays) -> Any:
+        return self.output_side.join(self._predictor().run(arrays))
 
     def _predictor(self) -> Predictor:
         predictor: Predictor = self._program("predict", lambda: Predictor(self))

@@ -270,27 +270,6 @@ def test_a_model_called_on_other_shapes_says_what_it_takes():
         branched()([Input((5,)), Input((5,))])
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda model, x: model.predict(x),
-        lambda model, x: model(x),
-        lambda model, x: model.fit(x, x, verbose=0),
-        lambda model, x: model.evaluate(x, x),
-        lambda model, x: model.plan(),
-        lambda model, x: model.plan(training=False),
-    ],
-)
-@pytest.mark.parametrize("form", ["inputs", "outputs"])
-def test_a_model_of_several_ends_is_a_part_of_others_and_says_so(form, use):
-    x, y = Input((5,)), Input((5,))
-    h = Add()([x, y])
-    model = Model([x, y], h) if form == "inputs" else Model(x, [Dense(1)(x), Dense(2)(x)])
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="one input and one output"):
-        use(model, rows(4, 5))
-
-
 def test_a_sequential_refuses_models_of_several_inputs():
     x, y = Input((5,)), Input((5,))
     with pytest.raises(ValueError, match="one input and one output"):

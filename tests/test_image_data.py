@@ -120,9 +120,9 @@ def test_rows_to_train_on_are_not_copied(monkeypatch):
     seen = []
     buffers = TrainStep.buffers
 
-    def record(self, x, *rest):
-        seen.append(x)
-        return buffers(self, x, *rest)
+    def record(self, arrays, *rest):
+        seen.append(arrays["x"])
+        return buffers(self, arrays, *rest)
 
     monkeypatch.setattr(TrainStep, "buffers", record)
     fit(net("images"), x, y, validation_split=0.25)

@@ -249,11 +249,11 @@ ARTICLE = """
 Plan article: training step: 21 steps, batch 32, float32, 0.700 MFLOP, arena 24.6 kB
 step result in kFLOP kB
 0 gather (all, 30) (N) -> (N, 30) arena +5120 1.0 7.8
-1 gather (all, 1) (N) -> (N, 1) arena +6080 0.0 0.4
-2 dense (N, 30) (30, 64) (64) -> (N, 64) activation=relu arena +0 122.9 20.0
-3 dense (N, 64) (64, 32) (32) -> (N, 32) activation=relu arena +2048 131.1 20.6
-4 dense (N, 32) (32, 1) (1) -> (N, 1) activation=linear arena +3072 2.0 4.4
-5 sigmoid (N, 1) -> (N, 1) arena +6112 0.0 0.3
+1 dense (N, 30) (30, 64) (64) -> (N, 64) activation=relu arena +0 122.9 20.0
+2 dense (N, 64) (64, 32) (32) -> (N, 32) activation=relu arena +2048 131.1 20.6
+3 dense (N, 32) (32, 1) (1) -> (N, 1) activation=linear arena +3072 2.0 4.4
+4 sigmoid (N, 1) -> (N, 1) arena +6080 0.0 0.3
+5 gather (all, 1) (N) -> (N, 1) arena +6112 0.0 0.4
 6 sigmoid_crossentropy (N, 1) (N, 1) -> (N) arena +3104 0.8 0.4
 7 accumulate (N) -> (1) totals +0 0.0 0.1
 8 mean_seed (N) -> (N) arena +3136 0.0 0.3

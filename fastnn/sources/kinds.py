@@ -11,9 +11,10 @@ import numpy as np
 from fastnn.configurable import whole
 from fastnn.data import as_numbers
 from fastnn.sources.dataset import PyDataset
-from fastnn.sources.intake import Intake, Parts, Slot, unpack
+from fastnn.sources.intake import Intake, Parts, Slot, batch_arrays
 
-Prepare = Callable[[Any], Any] | None
+Take = Callable[[str, Any], Parts]
+Said = Callable[[str], str]
 
 ENDLESS = (itertools.count, itertools.cycle, itertools.repeat)
 
@@ -31,8 +32,8 @@ class Source:
 
     workers = 1
 
-    def first(self, what: str, prepare: Prepare = None, *, targets: bool) -> Parts:
-        """The first item with a batch axis in front, as arrays of numbers; ``prepare`` is done to its inputs."""
+    def first(self, what: str, take: Take, said: Said) -> dict[str, np.ndarray]:
+        """The parts of the first item with a batch axis in front, as arrays of numbers. See ``Wanted``."""
         raise NotImplementedError
 
     def epoch_begin(self) -> None:
@@ -68,18 +69,18 @@ class ArrayRows(Rows):
     """Rows of arrays of which not all are in memory: read in slices, never whole.
 
     Args:
-        arrays: by name: x, y, weight, with the same number of rows
+        arrays: by name, with the same number of rows
+        said: what users call them
     """
 
     bulk = True
 
-    def __init__(self, arrays: dict[str, Any]) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: dict[str, Any], said: Said) -> None:
+        self.arrays, self._said = arrays, said
         self.count = int(arrays["x"].shape[0])
 
-    def first(self, what: str, prepare: Prepare = None, *, targets: bool) -> Parts:
-        x, y, weight = (self._slice(what, name, 0, 1) for name in ("x", "y", "weight"))
-        return x, y if targets else None, weight if targets else None
+    def first(self, what: str, take: Take, said: Said) -> dict[str, np.ndarray]:
+        return {name: self._slice(what, name, 0, 1) for name in self.arrays}
 
     def read(
         self, what: str, numbers: np.ndarray, slot: Slot, start: int, intake: Intake, stopped: Callable[[], bool]
@@ -113,10 +114,7 @@ class ArrayRows(Rows):
                 at = end
 
     def _slice(self, what: str, name: str, low: int, high: int) -> Any:
-        array = self.arrays.get(name)
-        if array is None:
-            return None
-        name = "sample_weight" if name == "weight" else name
+        array, name = self.arrays[name], self._said(name)
         try:
             part = np.asarray(array[low:high])
         except Exception as error:
@@ -151,17 +149,10 @@ class DatasetRows(Rows):
         self.count = _length(what, data, "one sample")
         self.workers = whole(type(data).__name__, "workers", getattr(data, "workers", 1), low=0)
 
-    def first(self, what: str, prepare: Prepare = None, *, targets: bool) -> Parts:
+    def first(self, what: str, take: Take, said: Said) -> dict[str, np.ndarray]:
         label = self.label(what, 0)
-        item = unpack(label, _load(self.data, label, 0), targets=targets)
-        if prepare is not None:
-            item = prepare(item[0]), *item[1:]
-        parts = (None if value is None else np.asarray(value)[None] for value in item)
-        x, y, weight = (
-            None if part is None else as_numbers(label, name, part)
-            for name, part in zip(("x", "y", "sample_weight"), parts, strict=True)
-        )
-        return x, y, weight
+        parts = take(label, _load(self.data, label, 0))
+        return {name: as_numbers(label, said(name), np.asarray(value)[None]) for name, value in parts.items()}
 
     def read(
         self, what: str, numbers: np.ndarray, slot: Slot, start: int, intake: Intake, stopped: Callable[[], bool]
@@ -196,9 +187,9 @@ class Batches(Source):
         self.count: int | None = _length(what, data, "one batch")
         self.workers = whole(type(data).__name__, "workers", data.workers, low=0)
 
-    def first(self, what: str, prepare: Prepare = None, *, targets: bool) -> Parts:
+    def first(self, what: str, take: Take, said: Said) -> dict[str, np.ndarray]:
         label = f"{what}: batch 0"
-        return _first_batch(label, _load(self.data, label, 0), prepare, targets)
+        return batch_arrays(label, take(label, _load(self.data, label, 0)), said)
 
     def start(self, order: np.ndarray | None, limit: int | None) -> Callable[[str, int], Any]:
         """A function of label and ticket that loads the batches in this order."""
@@ -240,13 +231,13 @@ class Stream(Batches):
         except Exception as error:
             raise _unread(f"{what}: x", error) from error
 
-    def first(self, what: str, prepare: Prepare = None, *, targets: bool) -> Parts:
+    def first(self, what: str, take: Take, said: Said) -> dict[str, np.ndarray]:
         label = f"{what}: batch 0"
         item = self._next(self._iterator, label)
         if item is self.END:
             raise ValueError(f"{what}: {type(self.iterable).__name__} must yield at least one batch. Received: none")
         self._ahead = self._iterator, item
-        return _first_batch(label, item, prepare, targets)
+        return batch_arrays(label, take(label, item), said)
 
     def start(self, order: np.ndarray | None, limit: int | None) -> Callable[[str, int], Any]:
         ahead, self._ahead = self._ahead, None
@@ -281,19 +272,6 @@ def _load(data: Any, label: str, number: int) -> Any:
         return data[number]
     except Exception as error:
         raise _unread(label, error) from error
-
-
-def _first_batch(label: str, item: Any, prepare: Prepare, targets: bool) -> Parts:
-    parts = unpack(label, item, targets=targets)
-    if prepare is not None:
-        parts = prepare(parts[0]), *parts[1:]
-    x, y, weight = (
-        None if value is None else as_numbers(label, name, value)
-        for name, value in zip(("x", "y", "sample_weight"), parts, strict=True)
-    )
-    if weight is not None and weight.ndim == 2 and weight.shape[1] == 1:
-        weight = weight[:, 0]
-    return x, y, weight
 
 
 def _length(what: str, data: Any, least: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -323,8 +323,8 @@ class BatchesJob:
             self.tickets += 1
             return self.tickets - 1
 
-    def _put(self, loader: Loader, label: str, parts: tuple[Any, Any, Any]) -> Iterator[None]:
-        count, at = len(parts[0]), 0
+    def _put(self, loader: Loader, label: str, parts: dict[str, np.ndarray]) -> Iterator[None]:
+        count, at = len(parts["x"]), 0
         if count > loader.ring.rows and not self.together:
             loader.grow(count)
         ring = loader.ring

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import abc
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from fastnn.data import as_rows
 from fastnn.sources.dataset import Dataset, PyDataset
+from fastnn.sources.intake import Parts
 from fastnn.sources.kinds import ArrayRows, Batches, DatasetRows, Source, Stream
 
 #: What is seen at a glance to be no source.
-IN_MEMORY = (np.ndarray, list, type(None))
+IN_MEMORY = (np.ndarray, type(None))
+#: A list of more entries is not looked through for arrays that are not in memory: no model has so many inputs.
+MANY = 64
 
 
 def is_array_like(data: Any) -> bool:
@@ -34,21 +38,21 @@ def is_array_like(data: Any) -> bool:
     return isinstance(data.shape, tuple)
 
 
-def open_source(
-    what: str, x: Any, y: Any = None, sample_weight: Any = None, dtype: str = "float32", *, targets: bool = True
-) -> Source | None:
-    """The source that data are, or None if they are arrays in memory, or become such.
+def holds_array_like(*given: Any) -> bool:
+    """Whether one of these is an array that is read in slices, or a list or dict that has such."""
+    return any(is_array_like(each) for value in given if type(value) not in IN_MEMORY for each in _each(value))
 
-    ``x``, ``y`` and ``sample_weight`` are as ``fit`` takes them, ``dtype`` is the model's; without ``targets``, there
-    need not be any.
+
+def open_source(what: str, x: Any, y: Any = None, sample_weight: Any = None) -> Source | None:
+    """The source that data are, or None if they are arrays, or become such.
+
+    ``x``, ``y`` and ``sample_weight`` are as ``fit`` takes them.
 
     Raises:
         ValueError: they are a source that cannot be used so
     """
-    if type(x) in IN_MEMORY and type(y) in IN_MEMORY and type(sample_weight) in IN_MEMORY:
+    if type(x) in IN_MEMORY:
         return None
-    if is_array_like(x) or is_array_like(y) or is_array_like(sample_weight):
-        return _array_rows(what, x, y, sample_weight, dtype, targets)
     if isinstance(x, np.ndarray | abc.Sequence | abc.Set | abc.Mapping | int | float) or x is None:
         return None
     if not isinstance(x, Dataset | PyDataset):
@@ -76,30 +80,44 @@ def open_source(
     return Stream(what, x)
 
 
-def _array_rows(what: str, x: Any, y: Any, sample_weight: Any, dtype: str, targets: bool) -> ArrayRows:
-    given = {"x": x, "y": y, "sample_weight": sample_weight}
-    if targets and y is None:
-        raise ValueError(f"{what}: y must be given. Received: y=None")
+def _each(given: Any) -> Iterable[Any]:
+    """What is in a short list or a dict, or that which is given itself."""
+    if isinstance(given, abc.Mapping):
+        return given.values()
+    return given if isinstance(given, list | tuple) and len(given) <= MANY else (given,)
+
+
+def array_rows(what: str, given: Parts, said: Callable[[str], str], dtype: str) -> ArrayRows:
+    """Arrays of which some are read in slices.
+
+    Args:
+        what: who asks, for errors
+        given: the parts
+        said: what users call a part
+        dtype: of the model
+
+    Raises:
+        ValueError: they are not alike, or no numbers
+    """
     arrays: dict[str, Any] = {}
     for name, data in given.items():
-        if data is None:
-            continue
-        array = data
+        called, array = said(name), data
         if is_array_like(data):
             kind = np.dtype(data.dtype).kind
             if kind not in "fiub":
-                raise ValueError(f"{what}: {name} must hold numbers only. Received: dtype {data.dtype}")
+                raise ValueError(f"{what}: {called} must hold numbers only. Received: dtype {data.dtype}")
             if data.ndim == 0 or data.shape[0] == 0:
-                raise ValueError(f"{what}: {name} must have at least one row. Received: shape {data.shape}")
+                raise ValueError(f"{what}: {called} must have at least one row. Received: shape {data.shape}")
         else:
-            array = as_rows(what, name, data, dtype)
-        rows = array.shape[0] if name == "x" else arrays["x"].shape[0]
-        if name == "sample_weight":
+            array = as_rows(what, called, data, dtype)
+        rows = array.shape[0] if not arrays else arrays["x"].shape[0]
+        if name.startswith("weight"):
             if array.shape[0] != rows:
-                raise ValueError(f"{what}: {name} must have shape ({rows},). Received: shape {array.shape}")
+                raise ValueError(f"{what}: {called} must have shape ({rows},). Received: shape {array.shape}")
         elif array.shape[0] != rows:
             raise ValueError(
-                f"{what}: x and y must have the same number of rows. Received: {rows} and {array.shape[0]}"
+                f"{what}: {said('x')} and {called} must have the same number of rows. "
+                f"Received: {rows} and {array.shape[0]}"
             )
-        arrays["weight" if name == "sample_weight" else name] = array
-    return ArrayRows(arrays)
+        arrays[name] = array
+    return ArrayRows(arrays, said)

@@ -29,7 +29,6 @@ MARGIN = 2.5e-7
 NORMALIZED = 4
 
 
-
 class LeNet(nn.Module):
     def __init__(self, case):
         super().__init__()
@@ -158,9 +157,7 @@ class BasicBlock(nn.Module):
         self.conv2, self.bn2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False), nn.BatchNorm2d(filters)
         self.downsample = nn.Identity()
         if stride > 1:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(before, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(before, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
 
     def forward(self, x):
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
