@@ -11,7 +11,7 @@ from fastnn.benchmarking.report import threads_text
 from fastnn.benchmarking.timing import Result
 from fastnn.benchmarking.workloads import WORKLOADS
 
-TIMED = [workload for workload in WORKLOADS.values() if workload.kind != "memory"]
+TIMED = [workload for workload in WORKLOADS.values() if workload.kind not in ("memory", "first")]
 GROUPS = [(workload.key, threads) for workload in TIMED for threads in thread_counts(workload)]
 
 

@@ -21,19 +21,17 @@ AUXILIARY = {"auxiliary": True}
 
 @dataclass(frozen=True)
 class Case:
-    """A network, by its name here and in PyTorch.
+    """A network.
 
     Attributes:
-        here: the function in fastnn.applications
-        there: the class in tests/peers/torch_networks.py, and its arguments
+        name: of the function in fastnn.applications
         shape: of a row, channels last
         rows: number of them
         rate: learning rate of SGD
-        options: arguments of ``here`` besides input_shape and classes
+        options: further arguments
     """
 
-    here: str
-    there: tuple[Any, ...]
+    name: str
     shape: tuple[int, ...]
     rows: int
     rate: float
@@ -45,30 +43,37 @@ class Case:
         return bool(self.options.get("auxiliary"))
 
     @property
+    def fixed(self) -> dict[str, Any]:
+        """Arguments that the network in PyTorch takes besides: no dropout, and HIDDEN units."""
+        if self.name.startswith(("AlexNet", "VGG")):
+            return {"hidden": HIDDEN, "dropout": 0.0}
+        return {"dropout": 0.0} if self.name == "GoogLeNet" else {}
+
+    @property
     def pixels(self) -> bool:
-        return self.here == "UNet"
+        return self.name == "UNet"
 
 
 CASES = {
-    "lenet5": Case("LeNet5", ("LeNet",), (28, 32, 1), 4, 0.1),
-    "alexnet": Case("AlexNet", ("AlexNet",), (95, 127, 3), 2, 0.0001),
-    "vgg11": Case("VGG11", ("VGG", (1, 1, 2, 2, 2)), (32, 64, 3), 2, 0.0001),
-    "vgg13": Case("VGG13", ("VGG", (2, 2, 2, 2, 2)), (32, 32, 1), 2, 0.0003),
-    "vgg16": Case("VGG16", ("VGG", (2, 2, 3, 3, 3)), (33, 64, 3), 2, 0.0002),
-    "vgg19": Case("VGG19", ("VGG", (2, 2, 4, 4, 4)), (32, 32, 3), 2, 0.0003),
-    "googlenet": Case("GoogLeNet", ("GoogLeNet", True), (33, 128, 3), 4, 0.00002, classes=4, options=AUXILIARY),
+    "lenet5": Case("LeNet5", (28, 32, 1), 4, 0.1),
+    "alexnet": Case("AlexNet", (95, 127, 3), 2, 0.0001),
+    "vgg11": Case("VGG11", (32, 64, 3), 2, 0.0001),
+    "vgg13": Case("VGG13", (32, 32, 1), 2, 0.0003),
+    "vgg16": Case("VGG16", (33, 64, 3), 2, 0.0002),
+    "vgg19": Case("VGG19", (32, 32, 3), 2, 0.0003),
+    "googlenet": Case("GoogLeNet", (33, 128, 3), 4, 0.00002, classes=4, options=AUXILIARY),
     "googlenet-paper": Case(
-        "GoogLeNet", ("GoogLeNet", False), (47, 64, 1), 2, 0.0005, classes=4, options={**AUXILIARY, "batch_norm": False}
+        "GoogLeNet", (47, 64, 1), 2, 0.0005, classes=4, options={**AUXILIARY, "batch_norm": False}
     ),
-    "resnet18": Case("ResNet18", ("ResNet", (2, 2, 2, 2)), (64, 49, 3), 2, 0.0001),
-    "resnet34": Case("ResNet34", ("ResNet", (3, 4, 6, 3)), (64, 49, 1), 2, 0.00005),
-    "unet": Case("UNet", ("UNet", 2, 8, 4, False), (32, 48, 3), 2, 0.1, classes=3, options={"base_filters": 8}),
+    "resnet18": Case("ResNet18", (64, 49, 3), 2, 0.0001),
+    "resnet34": Case("ResNet34", (64, 49, 1), 2, 0.00005),
+    "unet": Case("UNet", (32, 48, 3), 2, 0.1, classes=3, options={"base_filters": 8}),
     "unet-norm": Case(
-        "UNet", ("UNet", 2, 8, 3, True), (32, 24, 1), 3, 0.03, classes=1,
+        "UNet", (32, 24, 1), 3, 0.03, classes=1,
         options={"base_filters": 8, "depth": 3, "batch_norm": True},
     ),
     "unet-3d": Case(
-        "UNet", ("UNet", 3, 4, 2, False), (8, 12, 16, 2), 2, 0.1, classes=1, options={"base_filters": 4, "depth": 2}
+        "UNet", (8, 12, 16, 2), 2, 0.1, classes=1, options={"base_filters": 4, "depth": 2}
     ),
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The networks of the literature: what they compute, how they learn, and that they load what PyTorch's do.
 
-What PyTorch computes is in tests/golden/applications.json, written by tests/peers/torch_networks.py.
+What PyTorch computes is in tests/golden/applications.json, written by tests/peers/applications.py.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def build(name, **options):
     case = CASES[name]
     if case.auxiliary:
         options["classifier_activation"] = None
-    model = getattr(applications, case.here)(case.shape, case.classes, **{**case.options, **options})
+    model = getattr(applications, case.name)(case.shape, case.classes, **{**case.options, **options})
     return Model(model.inputs, Concatenate()(model.outputs)) if case.auxiliary else model
 
 

@@ -310,7 +310,7 @@ def test_memory_of_each_contestant_is_asked_of_a_fresh_worker(monkeypatch: pytes
     monkeypatch.setattr(timing, "Worker", Recorder)
     monkeypatch.setitem(CONTESTANTS, "torch", replace(CONTESTANTS["torch"], package="json"))
     monkeypatch.setitem(CONTESTANTS, "keras", replace(FASTNN, key="keras", package="no_such_package_at_all"))
-    result = timing.measure_memory(WORKLOADS["memory-cnn"], ["fastnn", "numpy", "torch", "keras"], 2)
+    result = timing.measure_fresh(WORKLOADS["memory-cnn"], ["fastnn", "numpy", "torch", "keras"], 2, 1)
     command = {"do": "memory", "workload": "memory-cnn"}
     assert told == [
         ("start", "fastnn", 2), ("fastnn", command), ("close", "fastnn"),

@@ -101,6 +101,11 @@ def load_torch(model: Model, state_dict: Mapping[str, Any], skip: Sequence[str] 
         entry.weight.assign(entry.turn(given[name]))
 
 
+def torch_shapes(model: Model) -> dict[str, Shape]:
+    """The names and shapes of the entries that ``load_torch`` wants."""
+    return {name: entry.shape for name, entry in _entries("torch_shapes", model).items()}
+
+
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
@@ -142,9 +147,7 @@ def _kernel(layer: Conv | Dense, network: Network) -> _Entry:
     *window, inner, outer = layer.kernel.shape
     if isinstance(layer, Conv):
         rank = len(window)
-        return _Entry(
-            layer.kernel, (outer, inner, *window), lambda array: array.transpose(*range(2, rank + 2), 1, 0)
-        )
+        return _Entry(layer.kernel, (outer, inner, *window), lambda array: array.transpose(*range(2, rank + 2), 1, 0))
     *space, channels = _before_flatten(layer, network) or (inner,)
     axes = len(space)
 

@@ -36,7 +36,7 @@ def run(
     results: list[Result] = []
     peaks: dict[int, float | None] = {}
     for count in sorted({1, threads}):
-        fresh = ("import", "memory")  # measured in processes of their own
+        fresh = ("import", "memory", "first")  # measured in processes of their own
         todo = [work for work in workloads if work.kind not in fresh and (count == 1 or work.threads == "many")]
         with Team(count) as team:
             for work in todo:
@@ -50,7 +50,10 @@ def run(
         sys.stderr.write("\r\033[K")
     order = {work.key: index for index, work in enumerate(workloads)}
     results.sort(key=lambda result: (order[result.workload.key], result.threads))
-    results += [timing.measure_memory(work, contestants, threads) for work in workloads if work.kind == "memory"]
+    for work in workloads:
+        if work.kind in ("memory", "first"):
+            rounds = 1 if work.kind == "memory" else effort.rounds
+            results.append(timing.measure_fresh(work, contestants, threads, rounds))
     if IMPORT in workloads:
         results.append(timing.measure_imports(IMPORT, ("fastnn", "numpy"), 3 * effort.rounds))
     return results, peaks
@@ -141,8 +144,10 @@ def selected_workloads(options: OneLineParser, names: str | None, effort: Effort
                 options.error(f"--only: no workload's name starts with {name!r}. Names: {', '.join(WORKLOADS)}")
             keys.update(matching)
         found = [work for work in found if work.key in keys]
+    elif effort is not FULL:
+        found = [work for work in found if not work.only_full]
     if effort is QUICK:
-        found = [work for work in found if flops(work) <= QUICK_FLOPS]
+        found = [work for work in found if flops(work) <= QUICK_FLOPS and work.application is None]
     return found
 
 

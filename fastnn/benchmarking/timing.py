@@ -196,8 +196,8 @@ class Team:
         return value
 
 
-def measure_memory(workload: Workload, contestants: Iterable[str], threads: int) -> Result:
-    """Each contestant's memory in training: how much more than after its import, at most, in a fresh process."""
+def measure_fresh(workload: Workload, contestants: Iterable[str], threads: int, rounds: int) -> Result:
+    """What needs a fresh process each time: memory in training beyond that after the import, and first steps."""
     scores = []
     for key in contestants:
         if not CONTESTANTS[key].does(workload):
@@ -206,13 +206,15 @@ def measure_memory(workload: Workload, contestants: Iterable[str], threads: int)
         scores.append(score)
         if score.problem:
             continue
-        worker = Worker(key, threads)
-        answer = worker.ask(do="memory", workload=workload.key)
-        worker.close()
-        if "error" in answer:
-            score.problem = answer["error"]
-        else:
-            score.setting, score.samples = answer["setting"], [answer["bytes"]]
+        for _ in range(rounds):
+            worker = Worker(key, threads)
+            answer = worker.ask(do=workload.kind, workload=workload.key)
+            worker.close()
+            if "error" in answer:
+                score.problem, score.samples = answer["error"], []
+                break
+            score.setting = answer["setting"]
+            score.samples.append(answer["bytes" if workload.kind == "memory" else "seconds"])
     return Result(workload, threads, scores)
 
 

@@ -4,7 +4,8 @@ Libraries disturb each other inside one process (thread pools, spinning threads,
 and waits there for its turn.
 
 Commands: {"do": "prepare", "workload": KEY, "seconds": S, "thorough": BOOL}; {"do": "sample"};
-{"do": "memory", "workload": KEY}; {"do": "peak", "seconds": S}.
+{"do": "memory", "workload": KEY}; {"do": "first", "workload": KEY};
+{"do": "peak", "seconds": S}.
 An answer is an object; one with the key "error" says what went wrong.
 """
 
@@ -43,6 +44,8 @@ class Contestant:
             return self.sample()
         if do == "memory":
             return self.memory(**arguments)
+        if do == "first":
+            return self.first(**arguments)
         if do == "peak":
             return {"gflops": peers.peak_gflops(**arguments)}
         raise ValueError(f"worker: unknown command {do!r}.")
@@ -78,13 +81,26 @@ class Contestant:
         """Bytes by which the most memory in use grew in two epochs of training."""
         work = WORKLOADS[workload]
         importlib.import_module(f"{peers.__name__}.{self.key}")
-        table(work.network, work.rows)  # what it takes to draw random numbers is counted for nobody
+        if work.application is not None:
+            work.application.data(work.rows)
+        else:
+            table(work.network, work.rows)  # what it takes to draw random numbers is counted for nobody
         before = resident()
         case = peers.cases(self.key, work, self.threads, thorough=False)[0]
         loss = case.run(max(2, case.least))
         grown = most_resident() - before  # before the check: the reference takes more than any contestant
         peers.check(work, loss)
         return {"setting": case.setting, "bytes": grown}
+
+    def first(self, workload: str) -> dict[str, Any]:
+        """Seconds from building a network to the end of its first step; this process has imported the library."""
+        work = WORKLOADS[workload]
+        case = peers.cases(self.key, work, self.threads, thorough=False)[0]
+        start = time.perf_counter()
+        loss = case.run(1)
+        seconds = time.perf_counter() - start
+        peers.check(work, loss)
+        return {"setting": case.setting, "seconds": seconds}
 
 
 def resident() -> int:

@@ -7,16 +7,18 @@ weights, the same data and the same optimizer. Sizes: N rows, K inputs of a prod
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.benchmarking.images import OPERATIONS, Floats, Operation
+from fastnn.benchmarking.networks import APPLICATIONS, BATCHES, GROWING, Application
 from fastnn.ops import OPS
 
-Kind = Literal["train", "script", "predict", "matmul", "operation", "memory", "import"]
+Kind = Literal["train", "script", "predict", "matmul", "operation", "memory", "first", "import"]
 Form = Literal["forward", "dx", "dw"]
 
 LEARNING_RATE = 1e-4  # small, so that a long run stays far from saturation and denormal numbers
@@ -135,14 +137,18 @@ class Workload:
         title: name in tables and charts.
         kind: train (time a step within a long fit), script (time of one whole fit), predict (time of one call),
             matmul (time of one product), operation (time of one operation on images), memory (growth of the peak memory
-            in training, in bytes, in a fresh process), import (time of `import` in a fresh process).
+            in training, in bytes, in a fresh process), first (time from building a network to the end of its first
+            training step, in a fresh process that has imported the library), import (time of `import` in a fresh
+            process).
         net: the network; None for products and imports.
         rows: rows of the data set.
         batch: rows of a training batch, or of one prediction.
         epochs: epochs of one `script`.
         product: the product of a `matmul`.
         operation: that of an `operation`.
+        application: a network of the literature, in place of `net`.
         threads: "one", or "many" to measure with one thread and with all of them.
+        only_full: whether it is left out of shorter runs unless it is named.
     """
 
     key: str
@@ -154,7 +160,9 @@ class Workload:
     epochs: int = 1
     product: Product | None = None
     operation: Operation | None = None
+    application: Application | None = None
     threads: Literal["one", "many"] = "one"
+    only_full: bool = False
 
     @property
     def steps(self) -> int:
@@ -212,8 +220,41 @@ IMAGES = tuple(
     )
     for operation in OPERATIONS
 )
+
+
+def _applications() -> list[Workload]:
+    """Training and prediction by the networks of the literature, then what only longer runs measure."""
+    found: list[Workload] = []
+
+    def add(key: str, kinds: Sequence[Kind], application: Application, batch: int, *, only_full: bool = True) -> None:
+        for kind in kinds:
+            name, doing = DOING[kind]
+            title = f"{doing}, {application.title}, batch {batch}"
+            work = Workload(f"{key}-{name}", title, kind, None, batch, batch, application=application, threads="many")
+            found.append(replace(work, only_full=only_full))
+
+    for name, (application, batch) in APPLICATIONS.items():
+        add(f"net-{name}", ("train", "predict", "memory"), application, batch, only_full=False)
+    add("net-unet", ("first",), *APPLICATIONS["unet"], only_full=False)
+    for name, (application, usual) in APPLICATIONS.items():
+        for batch in BATCHES if len(application.shape) == 3 else ():
+            if batch != usual:
+                add(f"batch-{name}-{batch}", ("train", "predict"), application, batch)
+    for name, application in GROWING.items():
+        add(f"grow-{name}", ("train", "predict"), application, 4)
+    return found
+
+
+#: Kind -> the end of a name, and the beginning of a title.
+DOING: dict[Kind, tuple[str, str]] = {
+    "train": ("step", "Training step"),
+    "predict": ("predict", "Prediction"),
+    "memory": ("memory", "Peak memory in training"),
+    "first": ("first", "From building the network to its first step"),
+}
+LITERATURE = tuple(_applications())
 IMPORT = Workload("import", "Import in a fresh process", "import")
-WORKLOADS = {workload.key: workload for workload in (*NETWORKS, *PRODUCTS, *IMAGES, *MEMORY, IMPORT)}
+WORKLOADS = {workload.key: workload for workload in (*NETWORKS, *PRODUCTS, *IMAGES, *LITERATURE, *MEMORY, IMPORT)}
 
 
 def weights(net: Net) -> list[Floats]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.benchmarking.images import Operation
+from fastnn.benchmarking.networks import Application
 from fastnn.benchmarking.workloads import Kind, Workload, forward, mean_loss, table, weights
 from fastnn.ops import OPS
 
@@ -32,6 +33,7 @@ class Peer:
         extra: the extra of fastnn's package that brings it.
         kinds: the kinds of work it does.
         images: whether it does them with networks on images.
+        literature: the kinds that it does with the networks of the literature.
     """
 
     key: str
@@ -40,9 +42,12 @@ class Peer:
     extra: str
     kinds: tuple[Kind, ...]
     images: bool = False
+    literature: tuple[Kind, ...] = ()
 
     def does(self, workload: Workload) -> bool:
         """Whether it takes part in this work."""
+        if workload.application is not None:
+            return workload.kind in self.literature
         return workload.kind in self.kinds and (self.images or workload.net is None or workload.net.image is None)
 
     @property
@@ -63,11 +68,18 @@ class Peer:
 
 
 FASTNN = Peer(
-    "fastnn", "fastnn", "fastnn", "", ("train", "script", "predict", "matmul", "operation", "memory", "import"), True
+    "fastnn",
+    "fastnn",
+    "fastnn",
+    "",
+    ("train", "script", "predict", "matmul", "operation", "memory", "import"),
+    True,
+    ("train", "predict", "memory", "first"),
 )
 PEERS = (
     Peer("jax", "JAX", "jax", "bench-jax", ("train", "predict")),
-    Peer("onnxruntime", "ONNX Runtime", "onnxruntime", "bench-onnxruntime", ("predict",), True),
+    Peer("onnxruntime", "ONNX Runtime", "onnxruntime", "bench-onnxruntime", ("predict",), True, ("predict",)),
+    Peer("openvino", "OpenVINO", "openvino", "bench-openvino", (), False, ("predict",)),
     Peer(
         "torch",
         "PyTorch",
@@ -75,6 +87,7 @@ PEERS = (
         "bench-torch",
         ("train", "script", "predict", "matmul", "operation", "memory"),
         True,
+        ("train", "predict", "memory", "first"),
     ),
     Peer("sklearn", "scikit-learn", "sklearn", "bench-sklearn", ("train", "script", "predict")),
     Peer("keras", "Keras/TensorFlow", "tensorflow", "bench-tensorflow", ("train", "predict"), True),
@@ -137,7 +150,9 @@ def reference(work: Operation) -> list[Any]:
 
 def check(workload: Workload, result: Any) -> None:
     """Raise ValueError if a contestant's result shows that it does other work than the rest."""
-    if workload.kind == "predict":
+    if workload.application is not None:
+        check_application(workload, workload.application, result)
+    elif workload.kind == "predict":
         x, _ = table(workload.network, workload.rows)
         expected = forward(workload.network, weights(workload.network), x)
         got = np.asarray(result, np.float32)
@@ -160,6 +175,22 @@ def check(workload: Workload, result: Any) -> None:
         terms = a.size * b.size // expected.size
         if not np.allclose(result, expected, atol=1e-5 * terms**0.5 * 4):
             raise ValueError(f"{workload.key}: the product differs from the reference.")
+
+
+def check_application(workload: Workload, work: Application, result: Any) -> None:
+    """Predictions must be fastnn's, which its tests compare with PyTorch's; a loss must be one of training that begins
+    where fastnn's begins.
+    """
+    own = importlib.import_module(f"{__name__}.fastnn")
+    x, y = work.data(workload.rows)
+    if workload.kind == "predict":
+        expected = own.application_of(work).predict(x)
+        if np.shape(result) != expected.shape or not np.allclose(result, expected, atol=1e-4 * abs(expected).max()):
+            raise ValueError(f"{workload.key}: the predictions differ from the reference.")
+        return
+    start = own.application_of(work).train_on_batch(x, y)
+    if not math.isfinite(result) or not 0 <= float(result) < 3 * start:
+        raise ValueError(f"{workload.key}: the loss {result!r} is not that of training from {start:.3f} on.")
 
 
 def peak_gflops(seconds: float) -> float | None:

@@ -13,8 +13,10 @@ import numpy as np
 
 import fastnn
 from fastnn import backends, config
+from fastnn.applications.weights import load_torch, torch_shapes
 from fastnn.autodiff import pullback
 from fastnn.benchmarking.images import Operation
+from fastnn.benchmarking.networks import Application
 from fastnn.benchmarking.peers import Case, repeated
 from fastnn.benchmarking.workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Net, Product, Workload, table, weights
 from fastnn.graph import Place, Tensor
@@ -28,6 +30,8 @@ def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
     fastnn.set_num_threads(threads)
     if workload.operation is not None:
         return [operation(workload.operation)]
+    if workload.application is not None:
+        return [application(workload, workload.application)]
     if workload.kind in ("train", "memory"):
         return [Case("fit", training(workload), workload.steps)]
     if workload.kind == "script":
@@ -62,6 +66,39 @@ def training(workload: Workload) -> Callable[[int], float]:
         return float(model.fit(x, y, batch_size=workload.batch, epochs=epochs, verbose=0).history["loss"][-1])
 
     return run
+
+
+def application_of(work: Application, **settings: Any) -> Any:
+    """A network of the literature with the weights that all contestants get."""
+    activation = {} if work.classes == 1 else {"classifier_activation": "softmax"}
+    made = getattr(fastnn.applications, work.name)
+    model = made(work.shape, work.classes, **work.options, **activation)
+    load_torch(model, {name: work.entry(name, shape) for name, shape in torch_shapes(model).items()})
+    loss = "binary_crossentropy" if work.classes == 1 else "sparse_categorical_crossentropy"
+    adam = fastnn.optimizers.Adam(LEARNING_RATE, beta_1=BETA_1, beta_2=BETA_2, epsilon=EPSILON)
+    model.compile(optimizer=adam, loss=loss)
+    return model
+
+
+def application(workload: Workload, work: Application) -> Case:
+    x, y = work.data(workload.rows)
+    if workload.kind == "first":
+        return Case("train_on_batch", repeated(lambda: first_step(work, x, y)))
+    model = application_of(work)
+    if workload.kind == "predict":
+        return Case("predict", repeated(lambda: model.predict(x)))
+
+    def run(epochs: int) -> float:
+        return float(model.fit(x, y, batch_size=workload.batch, epochs=epochs, verbose=0).history["loss"][-1])
+
+    return Case("fit", run)
+
+
+def first_step(work: Application, x: np.ndarray, y: np.ndarray) -> float:
+    """From nothing to the end of a step, as a script gets there: with weights drawn by the library."""
+    model = getattr(fastnn.applications, work.name)(work.shape, work.classes, **work.options)
+    model.compile("adam", "binary_crossentropy" if work.classes == 1 else "sparse_categorical_crossentropy")
+    return float(model.train_on_batch(x, y))
 
 
 class Terminal(io.TextIOBase):

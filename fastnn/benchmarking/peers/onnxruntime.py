@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,19 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from fastnn.benchmarking.peers import Case, repeated
+from fastnn.benchmarking.peers.onnx_networks import channels_back, exported, inputs
 from fastnn.benchmarking.workloads import Net, Workload, table, weights
 
 OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid", "softmax": "Softmax"}
 
 
 def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
+    if workload.application is not None:
+        work, rows = workload.application, workload.rows
+        x, shape = inputs(work, rows), (rows, work.classes, *(work.shape[:-1] if work.classes == 1 else ()))
+        ready = sessions(exported(work, rows), threads)
+        settings = [(f"{setting}run_with_iobinding", bound(session, x, shape)) for setting, session in ready]
+        return [Case(setting, channels_back(run)) for setting, run in settings]
     x, _ = table(workload.network, workload.rows)
     image = workload.network.image
     if image is not None:
@@ -87,11 +94,13 @@ def plain(session: Any, x: np.ndarray) -> Callable[[], Any]:
     return lambda: session.run(None, {"x": x})[0]
 
 
-def bound(session: Any, x: np.ndarray) -> Callable[[int], Any]:
+def bound(session: Any, x: np.ndarray, shape: Sequence[int] = ()) -> Callable[[int], Any]:
     """Inputs and outputs bound once to memory that stays: the least that a call can do."""
     binding = session.io_binding()
     given = ort.OrtValue.ortvalue_from_numpy(x)
-    out = ort.OrtValue.ortvalue_from_shape_and_type([len(x), session.get_outputs()[0].shape[1]], np.float32)
+    out = ort.OrtValue.ortvalue_from_shape_and_type(
+        list(shape) or [len(x), session.get_outputs()[0].shape[1]], np.float32
+    )
     binding.bind_ortvalue_input("x", given)
     binding.bind_ortvalue_output("out", out)
 

@@ -12,7 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from fastnn.benchmarking.images import Operation
+from fastnn.benchmarking.networks import Application
 from fastnn.benchmarking.peers import Case, repeated
+from fastnn.benchmarking.peers.onnx_networks import channels_back
+from fastnn.benchmarking.peers.torch_networks import network
 from fastnn.benchmarking.workloads import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Net, Workload, table, weights
 
 
@@ -20,6 +23,8 @@ def cases(workload: Workload, threads: int, thorough: bool) -> list[Case]:
     torch.set_num_threads(threads)
     if workload.operation is not None:
         return [operation(workload.operation, layout) for layout in LAYOUTS]
+    if workload.application is not None:
+        return applications(workload, workload.application, thorough)
     if workload.kind == "memory":
         return [Case("eager, fused Adam", training(workload, gather="step"), workload.steps)]
     if workload.kind == "matmul":
@@ -167,6 +172,85 @@ def inference(call: Any, x: torch.Tensor) -> Callable[[int], Any]:
     def run(n: int) -> Any:
         with torch.inference_mode():
             return repeated(lambda: call(x))(n).numpy()
+
+    return run
+
+
+def application_of(work: Application) -> nn.Module:
+    """A network of the literature, giving logits, with the weights that all contestants get."""
+    model = network(work.name, work.shape, work.classes, **work.options)
+    state = {name: torch.from_numpy(work.entry(name, tuple(value.shape))) for name, value in model.state_dict().items()}
+    model.load_state_dict({name: value for name, value in state.items() if value.dim()}, strict=False)
+    return model
+
+
+def layout_of(work: Application, layout: str) -> torch.memory_format:
+    return torch.channels_last_3d if layout == "channels last" and len(work.shape) == 4 else LAYOUTS[layout]
+
+
+def application_data(work: Application, rows: int, layout: str) -> tuple[torch.Tensor, torch.Tensor]:
+    memory = layout_of(work, layout)
+    x, y = work.data(rows)
+    xt = torch.from_numpy(np.moveaxis(x, -1, 1)).contiguous(memory_format=memory)
+    if work.classes == 1:
+        return xt, torch.from_numpy(np.moveaxis(y, -1, 1)).contiguous(memory_format=memory)
+    return xt, torch.from_numpy(y.astype(np.int64))
+
+
+def applications(workload: Workload, work: Application, thorough: bool) -> list[Case]:
+    """Training: eager in both layouts, compiled if thorough. Prediction: also traced and optimized."""
+    if workload.kind == "first":
+        return [
+            Case(
+                "eager, fused Adam", repeated(lambda: application_training(workload, work, "contiguous", fresh=True)(1))
+            )
+        ]
+    if workload.kind == "memory":
+        return [Case("eager, fused Adam, channels last", application_training(workload, work, "channels last"))]
+    found = []
+    for layout in LAYOUTS:
+        if workload.kind == "train":
+            found.append(Case(f"eager, fused Adam, {layout}", application_training(workload, work, layout)))
+            if thorough:
+                run = application_training(workload, work, layout, compiled=True)
+                found.append(Case(f"torch.compile, fused Adam, {layout}", run))
+            continue
+        x, _ = application_data(work, workload.rows, layout)
+        last = nn.Sigmoid() if work.classes == 1 else nn.Softmax(dim=1)
+        model = nn.Sequential(application_of(work), last).eval().to(memory_format=layout_of(work, layout))
+        with torch.inference_mode():
+            candidates = [("eager", model), ("traced, frozen", torch.jit.freeze(torch.jit.trace(model, x)))]
+            candidates.append(("traced, optimized", torch.jit.optimize_for_inference(torch.jit.trace(model, x))))
+        if thorough:
+            candidates.append(("torch.compile", torch.compile(model, dynamic=False)))
+        found += [Case(f"{setting}, {layout}", channels_back(inference(call, x))) for setting, call in candidates]
+    return found
+
+
+def application_training(
+    workload: Workload, work: Application, layout: str, compiled: bool = False, fresh: bool = False
+) -> Callable[[int], float]:
+    """Steps on one batch that is there already. `fresh`: with weights drawn by the library."""
+    model = network(work.name, work.shape, work.classes, **work.options) if fresh else application_of(work)
+    model = model.to(memory_format=layout_of(work, layout)).train()
+    x, y = application_data(work, workload.rows, layout)
+    loss_function: nn.Module = nn.BCEWithLogitsLoss() if work.classes == 1 else nn.CrossEntropyLoss()
+    optimizer = adam(model)
+
+    def loss_on(xb: torch.Tensor, yb: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = loss_function(model(xb), yb)
+        return loss
+
+    measure: Any = torch.compile(loss_on, dynamic=False) if compiled else loss_on
+
+    def run(steps: int) -> float:
+        loss = torch.zeros(())
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            loss = measure(x, y)
+            loss.backward()
+            optimizer.step()
+        return loss.item()
 
     return run
 
