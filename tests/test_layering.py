@@ -38,7 +38,7 @@ ALLOWED = {
 HIGH = {
     "models", "training", "compiling", "epochs", "streaming", "order", "interrupt", "steps", "asking", "profiling",
     "callbacks", "callback_base", "saving", "jobs", "tables", "images", "imaging", "applications", "cli",
-    "benchmarking",
+    "benchmarking", "drawing",
 }  # fmt: skip
 HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL", "pydicom", "nibabel"}
 PEERS = {"torch", "keras", "tensorflow", "jax", "onnxruntime"}
