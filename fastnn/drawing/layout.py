@@ -19,6 +19,8 @@ from typing import NamedTuple
 #: Between neighbours in a rank; edges that pass boxes by are as wide as this.
 APART = 22.0
 WIRE = 8.0
+#: Beside a box for an edge to itself.
+LOOP = 26.0
 #: Between ranks: at least, and so much more where edges go far across.
 GAP, SLOPE, STEEPEST = 26.0, 0.12, 60.0
 #: Between the ends of edges at one side of a box.
@@ -87,10 +89,11 @@ def arrange(sizes: Sequence[Point], edges: Sequence[Edge]) -> Layout:
     >>> [x for x, _ in layout.centres], len(layout.lines[2])
     ([20.0, 20.0, 20.0], 6)
     """
-    graph = _Graph([across for across, _ in sizes], edges)
+    loops = {start for start, end in edges if start == end}
+    graph = _Graph([across + 2 * LOOP * (box in loops) for box, (across, _) in enumerate(sizes)], edges)
     x = _across(graph, _order(graph))
     bands, length = _bands(graph, x, [along for _, along in sizes])
-    ports = _ports(graph, x)
+    ports = _ports(graph, x, [across / 2 for across, _ in sizes])
     lines = []
     for number, ((start, end), chain) in enumerate(zip(edges, graph.chains, strict=True)):
         points: list[Point] = []
@@ -181,9 +184,14 @@ def _crossings(graph: _Graph, ranks: Sequence[Sequence[int]]) -> int:
 
 def _trunk(graph: _Graph) -> list[int]:
     """A path of boxes through all ranks, from the last rank to the first."""
-    path = [graph.rank.index(max(graph.rank))]
+    led: set[int] = set()  # from the first rank
+    for box in range(graph.boxes):
+        if graph.rank[box] == 0 or not led.isdisjoint(graph.up[box]):
+            led.add(box)
+    last = max(graph.rank)
+    path = [next(box for box in sorted(led) if graph.rank[box] == last)]
     while graph.up[path[-1]]:
-        path.append(next(node for node in graph.up[path[-1]] if node < graph.boxes))
+        path.append(next(node for node in graph.up[path[-1]] if node in led))
     return path
 
 
@@ -298,7 +306,7 @@ def _bands(graph: _Graph, x: Sequence[float], lengths: Sequence[float]) -> tuple
     return bands, bands[-1][1] if bands else 0.0
 
 
-def _ports(graph: _Graph, x: Sequence[float]) -> dict[Edge, float]:
+def _ports(graph: _Graph, x: Sequence[float], halves: Sequence[float]) -> dict[Edge, float]:
     """For each edge's number and each of its boxes: how far from the middle of its side the edge ends."""
     ends: dict[tuple[int, bool], list[tuple[float, int]]] = {}
     for number, chain in enumerate(graph.chains):
@@ -310,7 +318,7 @@ def _ports(graph: _Graph, x: Sequence[float]) -> dict[Edge, float]:
         found.sort()
         straight = [index for index, (across, _) in enumerate(found) if across == x[box]]
         centre = straight[0] if straight else (len(found) - 1) / 2
-        room = graph.width[box] / 2 - 10
+        room = halves[box] * 0.8
         step = min(PORTS, room / max(centre, len(found) - 1 - centre, 1))
         for index, (_, number) in enumerate(found):
             ports[number, box] = (index - centre) * step

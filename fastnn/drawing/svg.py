@@ -8,7 +8,7 @@ from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
 from fastnn.drawing.graph import Box
-from fastnn.drawing.layout import Edge, Point, arrange
+from fastnn.drawing.layout import LOOP, Edge, Point, arrange
 
 #: Of each kind of layer: fill, border.
 COLOURS = {
@@ -25,8 +25,8 @@ COLOURS = {
 }
 FONTS = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, 'DejaVu Sans', sans-serif"
 SIZE, LINE = 12, 16
-#: Around text, around the whole, beside a box for an edge to itself; of an arrow's head; of boxes alike in width.
-INSIDE, MARGIN, LOOP, HEAD, ALIKE = 12.0, 16.0, 26.0, 6.0, 260.0
+#: Around text, around the whole; of an arrow's head; of texts at most, so that all boxes become as wide.
+INSIDE, MARGIN, HEAD, ALIKE = 12.0, 16.0, 6.0, 260.0
 
 
 class Svg(str):
@@ -44,12 +44,7 @@ def svg(boxes: Sequence[Box], edges: Sequence[Edge], rankdir: str, title: str) -
     sizes = [
         (max(size, alike) + 2 * INSIDE, len(box.lines) * LINE + INSIDE) for size, box in zip(own, boxes, strict=True)
     ]
-    loops = {start for start, end in edges if start == end}
-    room = [
-        (h + LOOP * 2 * (index in loops), w) if turned else (w + LOOP * 2 * (index in loops), h)
-        for index, (w, h) in enumerate(sizes)
-    ]
-    layout = arrange(room, edges)
+    layout = arrange([size[::-1] for size in sizes] if turned else sizes, edges)
 
     def place(point: Point) -> Point:
         across, along = point[0] + MARGIN, point[1] + MARGIN
