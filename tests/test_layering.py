@@ -40,7 +40,7 @@ HIGH = {
     "callbacks", "callback_base", "saving", "jobs", "tables", "images", "imaging", "applications", "cli",
     "benchmarking", "drawing",
 }  # fmt: skip
-HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL", "pydicom", "nibabel"}
+HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL", "pydicom", "nibabel", "h5py"}
 PEERS = {"torch", "keras", "tensorflow", "jax", "onnxruntime"}
 
 
