@@ -24,7 +24,7 @@ def load_keras(model: Model, source: Any, skip: Sequence[str] = ()) -> None:
     """Give a model the weights of a Keras model of the same architecture.
 
     Layers that have weights are paired by name, if any names agree that are not made up by the libraries as ``dense_1``
-    is: then all must. Otherwise the first goes with the first, and so on, in the order that ``keras_model.layers`` has
+    is: then all must. ``_`` may stand for a dot, which Keras forbids with PyTorch as its backend. Otherwise the first goes with the first, and so on, in the order that ``keras_model.layers`` has
     (in files without this order, the first ``Dense`` with the first ``Dense``, and so on). Keras's VGG16 and VGG19 have
     other names than those of ``fastnn.applications``, which are known here:
 
@@ -84,7 +84,7 @@ def load_keras(model: Model, source: Any, skip: Sequence[str] = ()) -> None:
     known = read(what, source)
     start = f"{model.name}."
     ours = {layer.name.removeprefix(start): layer for layer in keras_order(model.network) if layer.weights}
-    called = _vgg_names(ours)
+    called = {name.replace(".", "_"): name for name in ours if name.replace(".", "_") not in ours} | _vgg_names(ours)
     back = {ours_: theirs for theirs, ours_ in called.items()}
     passed = [skip] if isinstance(skip, str) else list(skip)
 
