@@ -24,9 +24,10 @@ def load_keras(model: Model, source: Any, skip: Sequence[str] = ()) -> None:
     """Give a model the weights of a Keras model of the same architecture.
 
     Layers that have weights are paired by name, if any names agree that are not made up by the libraries as ``dense_1``
-    is: then all must. ``_`` may stand for a dot, which Keras forbids with PyTorch as its backend. Otherwise the first goes with the first, and so on, in the order that ``keras_model.layers`` has
-    (in files without this order, the first ``Dense`` with the first ``Dense``, and so on). Keras's VGG16 and VGG19 have
-    other names than those of ``fastnn.applications``, which are known here:
+    is: then all must. ``_`` may stand for a dot, which Keras forbids with PyTorch as its backend. Otherwise the first
+    goes with the first, and so on, in the order that ``keras_model.layers`` has (in files without this order, the first
+    ``Dense`` with the first ``Dense``, and so on). Keras's VGG16 and VGG19 have other names than those of
+    ``fastnn.applications``, which are known here:
 
     | there                        | here                                                                       |
     | ---------------------------- | -------------------------------------------------------------------------- |

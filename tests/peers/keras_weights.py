@@ -19,8 +19,9 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import fastnn  # noqa: E402
 import keras_cases  # noqa: E402
+
+import fastnn  # noqa: E402
 from fastnn import applications  # noqa: E402
 
 THERE = SimpleNamespace(**vars(keras.layers), Model=keras.Model)
@@ -85,9 +86,7 @@ def small_unet():
 
 def compare_vgg(name):
     shape = (32, 32, 3)
-    theirs = getattr(keras.applications, name)(
-        weights=None, input_shape=shape, classes=10, classifier_activation=None
-    )
+    theirs = getattr(keras.applications, name)(weights=None, input_shape=shape, classes=10, classifier_activation=None)
     for weight in theirs.weights:
         scale = 2.0**0.5 if len(weight.shape) > 1 else 1.0
         noise = 0.1 * np.random.default_rng(1).standard_normal(weight.shape) * (len(weight.shape) == 1)
