@@ -276,6 +276,25 @@ def test_names_that_libraries_make_up_do_not_pair_layers():
     np.testing.assert_array_equal(model.get_weights()[2], second)
 
 
+def test_layers_with_equal_made_up_names_go_by_their_order():
+    model = Sequential([Dense(3, input_shape=(3,), name="dense"), Dense(3, name="dense_1")])
+    arrays = {"dense_1/kernel": np.eye(3), "dense_1/bias": np.zeros(3)}
+    arrays |= {"dense/kernel": 2 * np.eye(3), "dense/bias": np.ones(3)}
+    load_keras(model, arrays)
+    assert holds(model, arrays)
+
+
+def test_layers_without_names_go_by_their_order_among_others_with_names():
+    names = ("conv", "batch_normalization_7", "head")
+    model, arrays = net(names), values(("conv", "batch_normalization_3", "head"))
+    kernel = arrays.pop("conv/kernel")
+    load_keras(model, arrays | {"conv/kernel": kernel})
+    assert holds(model, {"conv/kernel": kernel, **arrays})
+    arrays = {name: array for name, array in arrays.items() if not name.startswith("batch")}
+    with pytest.raises(ValueError, match=r"missing: batch_normalization_7/gamma, .*; not expected: other/kernel$"):
+        load_keras(model, {**arrays, "conv/kernel": kernel, "other/kernel": kernel})
+
+
 def test_weights_of_other_names_go_by_their_order():
     model, arrays = net(), values()
     renamed = {
@@ -285,6 +304,13 @@ def test_weights_of_other_names_go_by_their_order():
     assert holds(model, arrays)
 
 
+def test_layers_of_one_name_go_by_their_order():
+    model = Sequential([Dense(3, input_shape=(3,), name="a"), Dense(3, name="b")])
+    one, two = ({"kernel": np.full((3, 3), value), "bias": np.full(3, value)} for value in (1.0, 2.0))
+    load_keras(model, KerasModel(KerasModel(KerasLayer("x", one)), KerasModel(KerasLayer("x", two))))
+    assert [array.ravel()[0] for array in model.get_weights()] == [1, 1, 2, 2]
+
+
 def test_models_within_models_are_taken_apart():
     arrays = values(("one", "two", "three"))
     outer = keras_model(arrays)
@@ -292,6 +318,14 @@ def test_models_within_models_are_taken_apart():
     model = net()
     load_keras(model, outer)
     assert holds(model, arrays)
+
+
+def test_a_name_that_two_layers_have_pairs_none():
+    arrays = values()
+    source = keras_model(arrays)
+    source.layers[-1:] = [KerasModel(source.layers[-1], name="a"), KerasModel(source.layers[-1], name="b")]
+    with pytest.raises(ValueError, match=r"missing: head/kernel, head/bias; not expected: head \(2\)/kernel"):
+        load_keras(net(), source)
 
 
 def test_the_order_of_models_within_models_does_not_pair_branches():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,17 @@ from fastnn.network import Network
 #: Layers of Keras's VGG16 and VGG19 after the convolutions.
 DENSE = {"fc1": "classifier.0", "fc2": "classifier.3", "predictions": "classifier.6"}
 
+Pair = tuple[Layer | None, Given | None]
+
 
 def load_keras(model: Model, source: Any, skip: Sequence[str] = ()) -> None:
     """Give a model the weights of a Keras model of the same architecture.
 
-    Layers that have weights are paired by name, if any names agree that are not made up by the libraries as ``dense_1``
-    is: then all must. ``_`` may stand for a dot, which Keras forbids with PyTorch as its backend. Otherwise the first
-    goes with the first, and so on, in the order that ``keras_model.layers`` has (in files without this order, the first
-    ``Dense`` with the first ``Dense``, and so on). Keras's VGG16 and VGG19 have other names than those of
-    ``fastnn.applications``, which are known here:
+    Layers that have weights are paired by name. Names made up by the libraries, such as ``dense_1``, do not count:
+    these layers go by their order, the first with the first, as ``keras_model.layers`` has them (in files without this
+    order, the first ``Dense`` with the first ``Dense``, and so on), and so do all layers if no names agree. ``_`` may
+    stand for a dot, which Keras forbids with PyTorch as its backend. Keras's VGG16 and VGG19 have other names than
+    those of ``fastnn.applications``, which are known here:
 
     | there                        | here                                                                       |
     | ---------------------------- | -------------------------------------------------------------------------- |
@@ -97,8 +101,12 @@ def load_keras(model: Model, source: Any, skip: Sequence[str] = ()) -> None:
     pairs = _paired(what, model, ours, known._replace(layers=given), called)
     weights: dict[str, Weight] = {}
     arrays: dict[str, np.ndarray] = {}
+    times: Counter[str] = Counter()
     for layer, each in pairs:
-        name = each.name if each else "" if layer is None else layer.name.removeprefix(start)
+        name = each.name if each else layer.name.removeprefix(start) if layer else ""
+        times[name] += 1
+        if times[name] > 1:
+            name = f"{name} ({times[name]})"
         expected = {w.name.rpartition(".")[2]: w for w in layer.weights} if layer else {}
         found = each.weights if each else {}
         if set(found) != set(expected) and len(found) == len(expected):  # known by their order alone
@@ -124,41 +132,44 @@ def _vgg_names(ours: dict[str, Layer]) -> dict[str, str]:
     return {}
 
 
-def _paired(
-    what: str, model: Model, ours: dict[str, Layer], source: Source, called: dict[str, str]
-) -> list[tuple[Layer | None, Given | None]]:
+def _paired(what: str, model: Model, ours: dict[str, Layer], source: Source, called: dict[str, str]) -> list[Pair]:
     """Which layers belong together; None where there is none."""
-    theirs = {called.get(given.name, given.name): given for given in source.layers}
-    agreeing = {name for name in ours if name in theirs}
-    if len(theirs) == len(source.layers) and (
-        agreeing == set(ours) == set(theirs) or any(not _made_up(name, ours[name]) for name in agreeing)
-    ):
-        return [(ours.get(name), theirs.get(name)) for name in dict.fromkeys([*ours, *theirs])]
-    if len(ours) != len(source.layers) or (not model.network.chain and source.nested):
+    made_up = re.compile(
+        rf"({'|'.join({re.escape(plain_name(type(layer).__name__)) for layer in ours.values()})})(_\d+)?"
+    )
+    theirs: dict[str, list[Given]] = {}
+    for given in source.layers:
+        theirs.setdefault(called.get(given.name, given.name), []).append(given)
+    agreeing = [name for name in ours if len(theirs.get(name, [])) == 1 and not made_up.fullmatch(name)]
+    pairs: list[Pair] = [(ours[name], theirs[name][0]) for name in agreeing]
+    left = {name: layer for name, layer in ours.items() if name not in agreeing}
+    rest = [given for given in source.layers if called.get(given.name, given.name) not in agreeing]
+    if agreeing:
+        pairs += [(layer, None) for name, layer in left.items() if not made_up.fullmatch(name)]
+        pairs += [(None, given) for given in rest if not made_up.fullmatch(given.name)]
+        left = {name: layer for name, layer in left.items() if made_up.fullmatch(name)}
+        rest = [given for given in rest if made_up.fullmatch(given.name)]
+    branched = source.nested and not model.network.chain and left and rest
+    if branched or (not agreeing and len(left) != len(rest)):
         raise ValueError(
             f"{what}: layers are paired by name, or by order if no names agree and there are as many, not in models "
-            f"within a graph. Received: {len(source.layers)} layers with weights "
-            f"({_some(given.name for given in source.layers)}) for the {len(ours)} of {model.name} ({_some(ours)})"
+            f"within a graph. Received: {len(rest)} layers with weights ({_some(given.name for given in rest)}) "
+            f"for the {len(left)} of {model.name} ({_some(left)})"
         )
     if source.ordered:
-        return list(zip(ours.values(), source.layers, strict=True))
-    if source.nested:
+        return pairs + list(zip_longest(left.values(), rest))
+    if source.nested and rest:
         raise ValueError(
             f"{what}: the order of layers of models within models is not known from a file of weights: give the Keras "
-            f"model, or name its layers as those of {model.name}. Received: {_some(g.name for g in source.layers)}"
+            f"model, or name its layers as those of {model.name}. Received: {_some(given.name for given in rest)}"
         )
     kinds: dict[str, list[Given]] = {}
-    for given in source.layers:
+    for given in rest:
         kinds.setdefault(given.kind, []).append(given)
-    pairs: list[tuple[Layer | None, Given | None]] = []
-    for layer in ours.values():
+    for layer in left.values():
         same = kinds.get(plain_name(type(layer).__name__))
         pairs.append((layer, same.pop(0) if same else None))
     return pairs + [(None, given) for same in kinds.values() for given in same]
-
-
-def _made_up(name: str, layer: Layer) -> bool:
-    return re.fullmatch(rf"{plain_name(type(layer).__name__)}(_\d+)?", name) is not None
 
 
 def _some(names: Any) -> str:

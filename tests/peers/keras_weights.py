@@ -101,14 +101,14 @@ def compare_vgg(name):
 
 def compare_nested():
     """Models within models, without names."""
-    inner = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), keras.layers.Dense(3)])
+    inner = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(3)])
     theirs = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5), inner, keras.layers.Dense(2)])
     arrays = keras_cases.inputs("nested", [(None, 6)])
     with tempfile.TemporaryDirectory() as home:
         for kind, source in files(theirs, Path(home)):
             if kind in (".weights.h5", "mapping"):  # these do not say the order, or not the models
                 continue
-            layers = [fastnn.layers.Dense(units) for units in (5, 4, 3, 2)]
+            layers = [fastnn.layers.Dense(n, activation="tanh" if n == 4 else None) for n in (5, 4, 3, 2)]
             ours = fastnn.Sequential([fastnn.Input((6,)), *layers])
             ours.build()
             applications.load_keras(ours, source)
