@@ -22,9 +22,9 @@ def summary(model: Model) -> str:
     rows = [["Layer", "Output shape", "Weights", "Output", "Takes"]]
     counted = set()
     whole = 0
-    for call in network.calls:
+    for index, call in enumerate(network.calls):
         takes = ", ".join(name_of[id(tensor)] for tensor in call.inputs)
-        for tensor in call.outputs:
+        for tensor in network.inputs[index : index + 1] or call.outputs:  # the first calls are those of the inputs
             name_of[id(tensor)] = call.layer.name
         weights = 0 if call.layer in counted else call.layer.count_params()
         counted.add(call.layer)

@@ -83,7 +83,7 @@ def write_tensors(path: FilePath, tensors: Tensors, metadata: dict[str, str]) ->
     for part in parts:
         digest.update(part)
     before, _, after = text.rpartition(_checksum_field(BLANK))
-    _write_atomically(name, [memoryview(size + before + _checksum_field(digest.hexdigest()) + after), *parts])
+    write_atomically(name, [memoryview(size + before + _checksum_field(digest.hexdigest()) + after), *parts])
 
 
 def _checksum_field(value: str) -> bytes:
@@ -118,7 +118,8 @@ def _storable(tensors: Tensors) -> list[tuple[str, np.ndarray]]:
     return sorted(arrays, key=lambda pair: (-pair[1].itemsize, pair[0]))
 
 
-def _write_atomically(name: str, parts: list[memoryview]) -> None:
+def write_atomically(name: str, parts: list[memoryview]) -> None:
+    """Write the parts to a file, all or nothing: the file is as it was if anything fails."""
     target = os.path.realpath(name)  # through a symbolic link: the link stays
     directory = os.path.dirname(target)
     if not os.path.isdir(directory):

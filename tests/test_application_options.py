@@ -42,7 +42,7 @@ from fastnn.layers import (
 )
 from fastnn.models import load_model, model_from_config
 
-NETWORKS = [getattr(applications, name) for name in applications.__all__ if name != "load_torch"]
+NETWORKS = [getattr(applications, name) for name in applications.__all__ if not name.startswith("load_")]
 
 
 @pytest.fixture

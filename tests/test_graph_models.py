@@ -317,6 +317,13 @@ def test_the_summary_says_what_each_layer_takes():
     assert lines[0].splitlines()[-1].startswith("net: 130 weights (520 B), 130 of them trained")
 
 
+def test_the_summary_of_a_part_of_a_network_begins_with_its_input():
+    x = Dense(3)(Input((2,)))
+    lines: list[str] = []
+    Model(x, Dense(1, name="end")(x), name="net").summary(print_fn=lines.append)
+    assert lines[0].splitlines()[-1].startswith("net: 4 weights")
+
+
 def test_a_shared_layer_is_counted_once():
     x = Input((3,))
     shared = Dense(3, name="shared")

@@ -38,9 +38,9 @@ ALLOWED = {
 HIGH = {
     "models", "training", "compiling", "epochs", "streaming", "order", "interrupt", "steps", "asking", "profiling",
     "callbacks", "callback_base", "saving", "jobs", "tables", "images", "imaging", "applications", "cli",
-    "benchmarking",
+    "benchmarking", "drawing",
 }  # fmt: skip
-HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL", "pydicom", "nibabel"}
+HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL", "pydicom", "nibabel", "h5py"}
 PEERS = {"torch", "keras", "tensorflow", "jax", "onnxruntime"}
 
 

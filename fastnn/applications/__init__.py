@@ -3,12 +3,13 @@
     model = fastnn.applications.UNet((128, 128, 1), classes=1)
 
 All take ``input_shape`` (without the batch; channels last), ``classes``, ``classifier_activation`` (None for logits)
-and ``name``, and return a Model with fresh weights. ``load_torch`` fills them from a PyTorch model of the same
-architecture. Keras's weights lie as ours do: ``model.set_weights(keras_model.get_weights())``, for VGG16 and VGG19.
+and ``name``, and return a Model with fresh weights. ``load_torch`` and ``load_keras`` fill them, or those of any model,
+from a PyTorch or Keras model of the same architecture.
 """
 
 from fastnn.applications.alexnet import AlexNet
 from fastnn.applications.googlenet import GoogLeNet
+from fastnn.applications.keras_weights import load_keras
 from fastnn.applications.lenet import LeNet5
 from fastnn.applications.resnet import ResNet18, ResNet34
 from fastnn.applications.unet import UNet
@@ -26,5 +27,6 @@ __all__ = [
     "ResNet18",
     "ResNet34",
     "UNet",
+    "load_keras",
     "load_torch",
 ]

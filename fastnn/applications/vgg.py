@@ -18,6 +18,13 @@ from fastnn.models import Model
 
 #: Filters of the convolutions of each block, each block followed by a pooling.
 FILTERS = (64, 128, 256, 512, 512)
+#: How many convolutions the blocks have, by the columns of the paper.
+CONVOLUTIONS = {
+    "VGG11": (1, 1, 2, 2, 2),
+    "VGG13": (2, 2, 2, 2, 2),
+    "VGG16": (2, 2, 3, 3, 3),
+    "VGG19": (2, 2, 4, 4, 4),
+}
 #: Units of the two dense layers before the last.
 HIDDEN = 4096
 
@@ -35,7 +42,7 @@ def VGG11(
         >>> VGG11((32, 32, 3), classes=10).output_shape
         (None, 10)
     """
-    return _vgg("VGG11", (1, 1, 2, 2, 2), input_shape, classes, classifier_activation, name)
+    return _vgg("VGG11", input_shape, classes, classifier_activation, name)
 
 
 def VGG13(
@@ -51,7 +58,7 @@ def VGG13(
         >>> VGG13((32, 32, 3), classes=10).output_shape
         (None, 10)
     """
-    return _vgg("VGG13", (2, 2, 2, 2, 2), input_shape, classes, classifier_activation, name)
+    return _vgg("VGG13", input_shape, classes, classifier_activation, name)
 
 
 def VGG16(
@@ -68,7 +75,7 @@ def VGG16(
     are those of the paper (table 2), of torchvision and of Keras.
 
     The weights of torchvision's model load with ``load_torch``, those of Keras's VGG16 and VGG19 with
-    ``model.set_weights(keras_model.get_weights())``: kernels, their order and the order of flattened maps are the same.
+    ``load_keras``: kernels and the order of flattened maps are the same.
 
     Args:
         input_shape: (H, W, C) with H and W of at least 32. The maps before the dense layers are flattened whatever
@@ -90,7 +97,7 @@ def VGG16(
         >>> VGG16((32, 32, 3), classes=10).output_shape
         (None, 10)
     """
-    return _vgg("VGG16", (2, 2, 3, 3, 3), input_shape, classes, classifier_activation, name)
+    return _vgg("VGG16", input_shape, classes, classifier_activation, name)
 
 
 def VGG19(
@@ -106,24 +113,23 @@ def VGG19(
         >>> VGG19((32, 32, 3), classes=10).output_shape
         (None, 10)
     """
-    return _vgg("VGG19", (2, 2, 4, 4, 4), input_shape, classes, classifier_activation, name)
+    return _vgg("VGG19", input_shape, classes, classifier_activation, name)
 
 
 def _vgg(
     what: str,
-    convolutions: Sequence[int],
     input_shape: Sequence[int],
     classes: int,
     classifier_activation: str | None,
     name: str | None,
 ) -> Model:
-    """The network with so many convolutions in its blocks."""
+    """The network of that name."""
     shape = check_images(what, input_shape, 32)
     classes, activation = check_classifier(what, classes, classifier_activation)
     names = Names(what, name)
     x = entry = Input(shape)
     number = 0  # of the PyTorch module, counted with the ReLUs
-    for filters, times in zip(FILTERS, convolutions, strict=True):
+    for filters, times in zip(FILTERS, CONVOLUTIONS[what], strict=True):
         for _ in range(times):
             label = names(f"features.{number}")
             conv = Conv2D(

@@ -81,24 +81,29 @@ def load_torch(model: Model, state_dict: Mapping[str, Any], skip: Sequence[str] 
     passed = tuple(f"{module}." for module in ([skip] if isinstance(skip, str) else skip))
     expected = {name: entry for name, entry in _entries(what, model).items() if not name.startswith(passed)}
     given = {
-        name: _array(what, name, value)
+        name: numbers(what, name, value)
         for name, value in state_dict.items()
         if not name.startswith(passed) and not name.endswith("num_batches_tracked")
     }
+    check_fit(what, model, {name: entry.shape for name, entry in expected.items()}, given)
+    for name, entry in expected.items():
+        entry.weight.assign(entry.turn(given[name]))
+
+
+def check_fit(what: str, model: Model, expected: Mapping[str, Shape], given: Mapping[str, np.ndarray]) -> None:
+    """ValueError unless the given arrays are the expected ones: it says which are not."""
     wrong = {
         "missing": [name for name in expected if name not in given],
         "not expected": [name for name in given if name not in expected],
         "of another shape": [
-            f"{name} {given[name].shape}, not {entry.shape}"
-            for name, entry in expected.items()
-            if name in given and given[name].shape != entry.shape
+            f"{name} {given[name].shape}, not {shape}"
+            for name, shape in expected.items()
+            if name in given and given[name].shape != shape
         ],
     }
     if any(wrong.values()):
         found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in wrong.items() if names)
         raise ValueError(f"{what}: the entries must be those of {model.name}. Received: {found}")
-    for name, entry in expected.items():
-        entry.weight.assign(entry.turn(given[name]))
 
 
 def torch_shapes(model: Model) -> dict[str, Shape]:
@@ -111,7 +116,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _array(what: str, name: str, value: Any) -> np.ndarray:
+def numbers(what: str, name: str, value: Any) -> np.ndarray:
     """A tensor or array as an array of numbers."""
     array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     if array.dtype.kind not in "fiu":

@@ -289,9 +289,14 @@ def check_name(what: str, name: Any) -> str:
     return name
 
 
+def plain_name(kind: str) -> str:
+    """The name of a class as names of layers begin: ``dense``, ``conv2d_transpose``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind).lower()
+
+
 def unique_name(kind: str) -> str:
     """``dense``, ``dense_1``, ...; ``conv2d_transpose``."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind).lower()
+    name = plain_name(kind)
     number = _names[name]
     _names[name] += 1
     return f"{name}_{number}" if number else name
