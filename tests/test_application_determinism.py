@@ -1,4 +1,4 @@
-"""The networks of the literature: the same bits for any number of threads, whoever shares the batch, and after resuming."""
+"""The networks of the literature: the same bits for any number of threads, whoever shares the batch, and resumed."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 import fastnn
 from fastnn import benchmarking
-from fastnn.benchmarking import peers, timing, worker
+from fastnn.benchmarking import peers, report, timing, worker
 from fastnn.benchmarking.networks import APPLICATIONS, UNET, Application
 from fastnn.benchmarking.peers import CONTESTANTS
 from fastnn.benchmarking.peers import fastnn as own
@@ -135,3 +135,13 @@ def test_first_steps_are_measured_in_fresh_processes_again_and_again(monkeypatch
     assert [key for key, _ in asked] == ["fastnn"] * 3 + ["torch"] * 3
     assert asked[0][1] == {"do": "first", "workload": "net-unet-first"}
     assert result.scores[0].samples == [1.0, 2.0, 3.0]
+
+
+def test_growth_is_shown_beside_the_operations() -> None:
+    work = replace(WORKLOADS["grow-size-64-step"], application=SMALL["masks"])
+    flops = SMALL["masks"].flops(work.batch, training=True)
+    assert flops > 2.5 * SMALL["masks"].flops(work.batch, training=False)
+    scores = [timing.Score("fastnn", samples=[0.5]), timing.Score("torch", samples=[1.0])]
+    lines = report.growth([timing.Result(work, 2, scores)], 2).splitlines()
+    assert lines[0] == "How time grows (2 threads)"
+    assert lines[2].split()[-1] == "2.0x"

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn import applications
+
 Floats = NDArray[np.float32]
 
 
@@ -45,6 +47,12 @@ class Application:
         if self.classes == 1:
             return x, (rng.random((rows, *self.shape[:-1], 1)) > 0.5).astype(np.float32)
         return x, rng.integers(0, self.classes, rows).astype(np.float32)
+
+    def flops(self, batch: int, *, training: bool) -> float:
+        """Floating-point operations of a step or a prediction, those of direct summation, whatever the algorithm."""
+        model = getattr(applications, self.name)(self.shape, self.classes, **self.options)
+        model.compile("adam", "binary_crossentropy" if self.classes == 1 else "sparse_categorical_crossentropy")
+        return float(model.plan(training, batch).flops)
 
     @staticmethod
     def entry(name: str, shape: tuple[int, ...]) -> Floats:

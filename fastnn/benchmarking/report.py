@@ -139,6 +139,22 @@ def operations(results: Sequence[Result], threads: int, peak: float | None) -> s
     return "\n".join([*lines, *sorted(problems)])
 
 
+def growth(results: Sequence[Result], threads: int) -> str:
+    """How time grows with the size of images and with the width, beside the operations of direct summation."""
+    rows: list[Sequence[str]] = [["", "GFLOP", "fastnn", "GFLOP/s", "PyTorch", "GFLOP/s", "ratio"]]
+    for result in results:
+        flops = flops_of(result)
+        assert flops is not None
+        cells = [result.workload.title, f"{flops / 1e9:.1f}"]
+        for key in (FASTNN.key, "torch"):
+            score = next((s for s in result.scores if s.peer == key and s.samples), None)
+            rate = f"{flops / score.seconds / 1e9:.0f}" if score else ""
+            cells += [duration(score.seconds) if score else "-", rate]
+        peer = next((s for s in result.scores if s.peer == "torch"), None)
+        rows.append([*cells, times(result.ratio(peer)) if peer is not None else ""])
+    return "\n".join([f"How time grows ({threads_text(threads)})", *grid(rows)])
+
+
 def memory(result: Result) -> str:
     """Memory in training beyond that after the import, and the others' share."""
     rows = []
@@ -159,6 +175,9 @@ def text(results: Sequence[Result], peaks: Mapping[int, float | None], machine: 
     parts = [f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, Python {machine['python']}\n{versions}"]
     tables = {"matmul", "operation", "memory"}
     parts += [block(result) for result in results if result.workload.kind not in tables]
+    growing = [result for result in results if result.workload.key.startswith("grow-")]
+    for threads in sorted({result.threads for result in growing}):
+        parts.append(growth([result for result in growing if result.threads == threads], threads))
     parts += [memory(result) for result in results if result.workload.kind == "memory"]
     for threads in sorted({result.threads for result in results}):
         group = [r for r in results if r.workload.kind == "matmul" and r.threads == threads]
@@ -206,6 +225,8 @@ def document(
 def flops_of(result: Result) -> float | None:
     """Floating-point operations of what was measured, where they are known."""
     work = result.workload
+    if work.application is not None:
+        return work.application.flops(work.batch, training=work.kind == "train")
     return work.product.flops if work.product else work.operation.flops if work.operation else None
 
 
