@@ -30,6 +30,9 @@ enum {
     MANY_ROWS = 4096, /* sums of so many terms are worth sharing out even if there are few of them */
     B_SMALL = 128 << 10, /* numbers of B that stay in the second-level cache beside A and C */
     PACK_ROWS = 40, /* from so many rows on, a B that could be read where it lies is packed */
+    B_LARGE = 1 << 19, /* numbers of B that do not stay in the second-level cache: */
+    FEW_ROWS = 3,      /* from so many rows on it is packed row by row, as it lies in memory */
+    ROWS_AHEAD = 2,    /* and asked for ahead of that */
 };
 _Static_assert((MR * KC + VL + NC * KC + VL * NC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
 
@@ -227,6 +230,21 @@ static void pack(float *panel, const float *b, int64_t ldb, int64_t k, int64_t c
     }
 }
 
+/* panels = B (k, columns), side by side, a row of B after the other: what comes from memory is read as it lies there. A
+ * panel at a time, each of its rows would be on another page. */
+static void pack_far(float *panels, const float *b, int64_t ldb, int64_t k, int64_t columns)
+{
+    for (int64_t step = 0; step < k; step++, b += ldb, panels += NR) {
+        float *to = panels;
+        for (int64_t column = 0; column < columns; column += NR, to += k * NR) {
+            UNROLL for (int j = 0; j < NV; j++) {
+                prefetch(b + ROWS_AHEAD * ldb + column + j * VL);
+                if (column + j * VL < columns) v_store(to + j * VL, v_load(b + column + j * VL));
+            }
+        }
+    }
+}
+
 /* to (k, width) = from (rows, k) turned round; columns rows .. width-1 hold anything. If width < VL, writes up to VL-1
  * numbers more behind its end. */
 static void pack_transposed(float *to, int64_t width, const float *from, int64_t ld, int64_t k, int64_t rows)
@@ -282,16 +300,17 @@ static const float *take_lines(struct ahead *ahead, int64_t lines)
  *
  * For each KC of the summed axis: the panels of B are packed side by side (they stay in the second-level cache), and
  * tile row after tile row of A is packed (it stays in the first-level cache) and meets all of them. If B lies as it is
- * needed, the first tile row packs it while it works. Little work is done without packing, straight from where the
+ * needed, the first tile row packs it while it works, unless it comes from far. Little work is done without packing, straight from where the
  * matrices lie. If all panels of B are small, a tile row is summed up to its end before the next one. */
 static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *scratch)
 {
     const int64_t rows = m1 - m0, tall = (rows + MR - 1) / MR; /* as few tiles as possible, as even as possible */
     const int whole = (n1 - n0) % VL == 0;
-    const int direct_b = !p->b_transposed && whole && rows < PACK_ROWS;
+    const int far_b = !p->b_transposed && whole && rows >= FEW_ROWS && n1 - n0 > NR && p->k * p->n >= B_LARGE;
+    const int direct_b = !p->b_transposed && whole && rows < PACK_ROWS && !far_b;
     const int along_rows = p->a_row == 1 && p->a_k != 1;
     const int direct_a = n1 - n0 <= NR || (n1 - n0 <= 4 * NR && (!along_rows || p->k <= KC));
-    const int copying = !p->b_transposed && whole && !direct_b && !direct_a; /* B is packed by its first tiles */
+    const int copying = !p->b_transposed && whole && !direct_b && !direct_a && !far_b; /* B is packed by its first tiles */
     const int relu = p->activation == ACT_relu;
     float *tile_a = scratch, *panels = scratch + MR * KC + VL;
 
@@ -306,7 +325,8 @@ static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int6
         const int64_t i = m0 + number * (rows / tall) + (number < rows % tall ? number : rows % tall);
         const int end = part + 1 == parts;
         float *all = panels + (by_rows ? k0 * wide : 0);
-        for (int64_t column = n0; column < n1 && number == 0 && !direct_b && !copying; column += NR) {
+        if (far_b && number == 0) pack_far(all, p->b + k0 * p->ldb + n0, p->ldb, k, n1 - n0);
+        for (int64_t column = n0; column < n1 && number == 0 && !direct_b && !copying && !far_b; column += NR) {
             const int64_t columns = n1 - column < NR ? n1 - column : NR;
             float *panel = all + (column - n0) * k;
             if (p->b_transposed) pack_transposed(panel, NR, p->b + column * p->ldb + k0, p->ldb, k, columns);
