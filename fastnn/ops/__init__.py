@@ -26,6 +26,7 @@ from fastnn.ops import (
     update,
     winograd,
 )
+from fastnn.ops.custom import custom
 from fastnn.ops.declare import OPS, Op
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "batch_norm",
     "broadcast",
     "conv",
+    "custom",
     "data",
     "depthwise",
     "focal",

@@ -47,7 +47,10 @@ class Op:
         view: the output is the input's memory under another shape; the Plan makes no step of it
         elementwise: the inputs of whose elements each output element depends on the same one only: the output may take
             the memory of one of them that is not needed any more. Indices, or True for all inputs
+        python: whether it is computed by a function of the user's, whatever the backend; see ``fastnn.ops.custom``
     """
+
+    python = False
 
     def __init__(
         self,
