@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph import Node, Shape, Tensor
-from fastnn.ops.declare import Op
+from fastnn.ops.declare import Op, check_tensors
 
 
 class PythonOp(Op):
@@ -61,6 +61,7 @@ class PythonOp(Op):
         self.__doc__ = compute.__doc__
 
     def record(self, *inputs: Tensor, **attrs: Any) -> Any:
+        check_tensors(self.label, inputs)
         return Node(self, inputs, self.complete(attrs), self.infer(*(i.shape for i in inputs))).output
 
     def infer(self, *shapes: Shape, **attrs: Any) -> Shape:
