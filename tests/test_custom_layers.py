@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,17 @@ def test_on_arrays_as_in_a_model(backend):
     expected = scores / scores.sum(axis=-1, keepdims=True) @ v
     np.testing.assert_allclose(model.predict(x), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_call_need_not_take_training():
+    class Doubled(Layer):
+        def call(self, x):
+            return 2 * x
+
+    model = fastnn.Sequential([Doubled(), Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
+    assert Doubled()(np.ones((1, 2)), training=True).tolist() == [[2.0, 2.0]]
 
 
 def test_a_layer_on_arrays_makes_its_weights_and_those_inside():
@@ -289,6 +301,21 @@ def test_a_layer_that_is_not_registered_is_refused(tmp_path):
     for wrong, error in ((Dense(1), TypeError), (int, TypeError), (type("Dense", (Layer,), {}), ValueError)):
         with pytest.raises(error, match="register: "):
             register(wrong)
+
+
+def test_the_examples_of_the_readme_work():
+    readme = (Path(fastnn.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Layers and operations of your own")[1].split("\n## ")[0]
+    names = {}
+    for code in section.split("```python")[1:]:
+        exec(code.split("```")[0], names)
+    gate, binarize = names["SqueezeExcitation"](), names["Binarize"]()
+    model = fastnn.Sequential([Conv2D(8, 3, input_shape=(6, 5, 4)), gate, binarize, fastnn.layers.Flatten(), Dense(1)])
+    model.compile("adam", "mse")
+    x, y = images()
+    before = model.get_weights()
+    model.fit(x, y, verbose=0)
+    assert all(not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
 # Errors

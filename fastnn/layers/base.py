@@ -17,6 +17,9 @@ from fastnn import config, initializers, regularizers
 from fastnn.configurable import Configurable, whole
 from fastnn.graph import Node, Place, Tensor, Variable, computing
 
+#: The flag of code with ``**arguments``; the module inspect, which has it, too, is slow to import.
+CO_VARKEYWORDS = 8
+
 _names: Counter[str] = Counter()
 _versions = itertools.count()
 _calls = itertools.count()
@@ -166,7 +169,7 @@ class Layer(Configurable):
     computes with ``fastnn.ops``, Python's operators and other layers. On a Tensor the call records a graph, whose
     gradients follow by themselves; on an array it computes at once, so that a layer can be stepped through in a
     debugger. Layers that are attributes, or in a list or dict that is one, are parts of the layer: their weights are
-    its own, too. ``training`` is None but in training.
+    its own, too. ``training``, which ``call`` need not take, is None but in training.
 
     A layer of which ``several`` is True is called on a list of Tensors or arrays, and so are its ``build`` (on a list
     of shapes) and ``call``. ``call`` may return a list of outputs.
@@ -339,7 +342,7 @@ class Layer(Configurable):
         """``call``, in whose errors the layer is named, and of which the layers inside know that it is training."""
         with within(training):
             try:
-                return self.call(x, training)
+                return self.call(x, training=training) if _takes(self.call, "training") else self.call(x)
             except (ValueError, TypeError) as error:
                 if type(error) not in (ValueError, TypeError) or str(error).startswith(f"{self.name}: "):
                     raise
@@ -399,6 +402,13 @@ class Layer(Configurable):
 
     def __repr__(self) -> str:
         return f"<{self._class} {self.name}>"
+
+
+def _takes(function: Any, argument: str) -> bool:
+    """Whether a function in Python has an argument of that name, or takes any."""
+    code = function.__code__
+    named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return bool(code.co_flags & CO_VARKEYWORDS) or argument in named
 
 
 def assign_all(weights: Sequence[Weight], values: Sequence[Any], what: str) -> None:
