@@ -91,11 +91,30 @@ static void run_alone(struct run *run, const struct lane *lane)
     run->next = k;
 }
 
+/* The steps from .. to-1, all lanes; each is done when the next begins, and the last at the return. */
+static void share_steps(const struct program *p, const struct lane *lane, double share, int32_t from, int32_t to)
+{
+    const struct lane solo = {0, 1, lane->team, lane->scratch};
+    int settled = 1; /* whether all that was done before can be read by all lanes */
+    for (int32_t i = from; i < to; i++) {
+        const struct step *s = &p->steps[i];
+        if (s->work * share >= WORTH_SHARING) {
+            if (!settled) team_barrier(lane);
+            s->run(s, lane);
+            team_barrier(lane);
+            settled = 1;
+        } else {
+            if (lane->id == 0) s->run(s, &solo);
+            settled = 0;
+        }
+    }
+    if (!settled) team_barrier(lane);
+}
+
 /* All lanes come here. Between two barriers either lane 0 works alone or all lanes share one step. */
 static void run_together(struct run *run, const struct lane *lane)
 {
     struct program *p = run->program;
-    const struct lane solo = {0, 1, lane->team, lane->scratch};
     if (lane->id == 0) bind_fixed(p, run->bases);
     int64_t size = -1;
     for (int64_t k = run->first; k < run->last; k++) {
@@ -111,20 +130,7 @@ static void run_together(struct run *run, const struct lane *lane)
         team_barrier(lane);
         if (run->stop) return;
         size = rows;
-        int settled = 1; /* whether all that was done before can be read by all lanes */
-        for (int32_t i = 0; i < p->n_steps; i++) {
-            const struct step *s = &p->steps[i];
-            if (s->work * share >= WORTH_SHARING) {
-                if (!settled) team_barrier(lane);
-                s->run(s, lane);
-                team_barrier(lane);
-                settled = 1;
-            } else {
-                if (lane->id == 0) s->run(s, &solo);
-                settled = 0;
-            }
-        }
-        if (!settled) team_barrier(lane);
+        share_steps(p, lane, share, 0, p->n_steps);
     }
 }
 
@@ -143,6 +149,32 @@ int64_t program_run(struct program *p, void *const *bases, int64_t first, int64_
     struct run run = {p, bases, first, last, batch, rows, seconds > 0 ? now() + seconds : 0, first, 0};
     team_run(shared ? team_size() : 1, run_body, &run);
     return run.next;
+}
+
+void program_begin(struct program *p, void *const *bases, int64_t k, int64_t batch, int64_t rows)
+{
+    bind_fixed(p, bases);
+    bind_batch(p, bases, k, batch, batch_rows(k, batch, rows), 1);
+}
+
+struct stretch {
+    struct program *program;
+    double share;
+    int32_t from, to;
+};
+
+static void stretch_body(const struct lane *lane, void *arg)
+{
+    const struct stretch *s = arg;
+    share_steps(s->program, lane, s->share, s->from, s->to);
+}
+
+void program_steps(struct program *p, int64_t size, int32_t from, int32_t to)
+{
+    struct stretch stretch = {p, (double)size / (double)p->batch, from, to};
+    int shared = 0;
+    for (int32_t i = from; i < to; i++) shared |= p->steps[i].work * stretch.share >= WORTH_SHARING;
+    team_run(shared ? team_size() : 1, stretch_body, &stretch);
 }
 
 struct apart {
@@ -176,8 +208,8 @@ void program_run_apart(struct program *const *programs, void *const *const *base
 
 struct timing {
     struct program *program;
-    void *const *bases;
     int64_t rows;
+    int32_t from, to;
     double *seconds;
 };
 
@@ -187,24 +219,19 @@ static void timing_body(const struct lane *lane, void *arg)
     struct program *p = t->program;
     const struct lane solo = {0, 1, lane->team, lane->scratch};
     const double share = (double)t->rows / (double)p->batch;
-    if (lane->id == 0) {
-        bind_fixed(p, t->bases);
-        bind_batch(p, t->bases, 0, t->rows, t->rows, 1);
-    }
-    team_barrier(lane);
-    for (int32_t i = 0; i < p->n_steps; i++) {
+    for (int32_t i = t->from; i < t->to; i++) {
         const struct step *s = &p->steps[i];
         const double start = now();
         if (s->work * share >= WORTH_SHARING) s->run(s, lane);
         else if (lane->id == 0) s->run(s, &solo);
         team_barrier(lane);
-        if (lane->id == 0) t->seconds[i] = now() - start;
+        if (lane->id == 0) t->seconds[i - t->from] = now() - start;
     }
 }
 
-void program_time(struct program *p, void *const *bases, int64_t rows, double *seconds)
+void program_time(struct program *p, int64_t size, int32_t from, int32_t to, double *seconds)
 {
-    struct timing timing = {p, bases, rows, seconds};
+    struct timing timing = {p, size, from, to, seconds};
     team_run(team_size(), timing_body, &timing);
 }
 

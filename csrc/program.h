@@ -33,8 +33,14 @@ int64_t program_run(struct program *p, void *const *bases, int64_t first, int64_
 void program_run_apart(struct program *const *programs, void *const *const *bases, int count, int64_t last,
                        int64_t batch, int64_t rows);
 
-/* Runs the batch of the first `rows` rows once; seconds (p->n_steps) = what each step took. */
-void program_time(struct program *p, void *const *bases, int64_t rows, double *seconds);
+/* For programs between whose steps something else is done: all arrays are bound to batch k, ... */
+void program_begin(struct program *p, void *const *bases, int64_t k, int64_t batch, int64_t rows);
+
+/* ... of `size` rows, and the steps from .. to-1 run. */
+void program_steps(struct program *p, int64_t size, int32_t from, int32_t to);
+
+/* The same; seconds (to - from) = what each step took. */
+void program_time(struct program *p, int64_t size, int32_t from, int32_t to, double *seconds);
 
 /* Floating-point operations in a second that the team's threads reach together, tried for so many seconds. */
 double program_peak(double seconds);

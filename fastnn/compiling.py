@@ -312,7 +312,7 @@ class Compiled:
 
     def _program(self, key: Any, make: Callable[[], Any]) -> Any:
         """What ``make`` makes, kept as long as layers, settings and backend stay the same."""
-        key = (key, config.engine(), tuple(layer.trainable for layer in self._layers))
+        key = (key, config.engine(), tuple(layer.frozen for layer in self._layers))
         if key not in self._programs:
             kept = [k for k in self._programs if isinstance(k, tuple)]
             for oldest in kept[: len(kept) - PROGRAMS + 1]:  # of other batch sizes, say

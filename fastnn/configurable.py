@@ -61,9 +61,15 @@ class Configurable:
 
 
 def _signature(cls: type[Any]) -> list[Any]:
+    """The parameters of the constructor; with those of the class above if it hands on what it does not know."""
     import inspect  # here: it takes as long to import as all of this package
 
-    return list(inspect.signature(cls).parameters.values())
+    own = list(inspect.signature(cls).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in own):
+        above = next(each for each in cls.__mro__ if "__init__" in vars(each)).__mro__[1:2]
+        known = {p.name for p in own}
+        own += [p for each in above if each is not object for p in _signature(each) if p.name not in known]
+    return own
 
 
 def describe(value: Any) -> Any:

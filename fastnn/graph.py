@@ -7,7 +7,9 @@ immutable: passes build new nodes. The first size of a tensor that varies with t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -33,7 +35,116 @@ class Place(NamedTuple):
     stream: bool = False
 
 
-class Tensor:
+class Operand:
+    """What Python's operators work on: each is recorded as an op, or computes at once. See ``fastnn.ops``."""
+
+    __slots__ = ()
+    __array_ufunc__ = None  # an array on the left leaves the operation to us
+    __iter__ = None
+
+    def __add__(self, other: Any) -> Any:
+        return _operate("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _operate("add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return _operate("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _operate("subtract", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return _operate("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return _operate("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _operate("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _operate("divide", other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return _operate("power", self, other)
+
+    def __matmul__(self, other: Any) -> Any:
+        return _operate("matmul", self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return _operate("matmul", other, self)
+
+    def __neg__(self) -> Any:
+        return _operate("negative", self)
+
+    def __abs__(self) -> Any:
+        return _operate("absolute", self)
+
+    def __getitem__(self, key: Any) -> Any:
+        return _operate("sliced", self, key)
+
+    def _compared(self, other: Any) -> Any:
+        raise TypeError(
+            "Tensors and weights cannot be compared in a model: use fastnn.ops.relu, maximum or minimum, or "
+            "fastnn.ops.custom with a NumPy function"
+        )
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compared
+
+
+def _operate(name: str, *operands: Any) -> Any:
+    from fastnn import ops  # which know Tensors
+
+    return getattr(ops.public, name)(*operands)
+
+
+class Variable(Operand):
+    """What is a Tensor in graphs and an array beside arrays: a weight.
+
+    Attributes:
+        tensor: the Tensor
+        value: the array
+    """
+
+    __slots__ = ()
+    tensor: Tensor
+    value: Any
+
+
+class _Mode(threading.local):
+    at_once = 0  # how many layers are computing on arrays, one inside the other
+
+
+_mode = _Mode()
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """What is done with variables alone is computed at once."""
+    _mode.at_once += 1
+    try:
+        yield
+    finally:
+        _mode.at_once -= 1
+
+
+def resolved(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The operands with each variable as its Tensor or as its array, whichever the others are."""
+    if not any(isinstance(each, Variable) for each in operands):
+        return operands
+    if any(isinstance(each, Tensor) for each in operands):
+        symbolic = True
+    else:
+        symbolic = not _mode.at_once and not any(
+            getattr(each, "shape", ()) for each in operands if not isinstance(each, Variable)
+        )
+    return tuple(
+        (each.tensor if symbolic else each.value) if isinstance(each, Variable) else each for each in operands
+    )
+
+
+class Tensor(Operand):
     """A symbolic array. ``node`` made it; a leaf has none, and then ``place`` says where it is found."""
 
     __slots__ = ("shape", "dtype", "node", "place", "name", "source", "order")

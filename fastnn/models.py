@@ -20,7 +20,7 @@ from fastnn.configurable import describe, restore, whole
 from fastnn.ends import Side, flatten, in_form
 from fastnn.graph import Tensor
 from fastnn.layers import LAYERS, Layer
-from fastnn.layers.base import Training, Version, Weight, assign_all, check_name, unique_name
+from fastnn.layers.base import Training, Version, Weight, assign_all, check_name, outermost, unique_name
 from fastnn.layers.core import InputLayer
 from fastnn.network import Network, described
 from fastnn.objectives import Objectives
@@ -30,6 +30,9 @@ from fastnn.summary import summary
 from fastnn.training import Trainable
 
 logger = logging.getLogger(__name__)
+
+#: What a class that is not found should have been.
+OF_LAYERS = "layer (fastnn.layers.register lets files name classes of your own)"
 
 
 class Model(Trainable):
@@ -99,6 +102,8 @@ class Model(Trainable):
     def _place_weights(self) -> None:
         """One flat vector for the weights that have no place yet, drawn from this model's seed."""
         size, new, taken = 0, [], set()
+        for layer in self._layers:
+            layer.name_weights()
         for trainable in (True, False):  # side by side, what is trained is updated in one pass
             for number_, layer in enumerate(self._layers):
                 for index, weight in enumerate(layer.weights):
@@ -154,13 +159,13 @@ class Model(Trainable):
     def weights(self) -> list[Weight]:
         """All weights, layer after layer."""
         self._built()
-        return [weight for layer in self._layers for weight in layer.weights]
+        return list(dict.fromkeys(weight for layer in self._layers for weight in layer.weights))
 
     @property
     def trainable_weights(self) -> list[Weight]:
         """The weights that training changes."""
         self._built()
-        return [w for layer in self._layers if layer.trainable for w in layer.weights if w.trainable]
+        return list(dict.fromkeys(weight for layer in self._layers for weight in layer.trainable_weights))
 
     def vectors(self) -> dict[str, np.ndarray]:
         """The flat vectors of weights by buffer name."""
@@ -400,8 +405,9 @@ class Sequential(Model):
         entry = first if isinstance(first, InputLayer) else InputLayer(shape, name=f"{self.name}_input")
         x = entry.tensor()
         y = x
-        for layer in self._stack[1:] if isinstance(first, InputLayer) else self._stack:
-            y = layer(y)
+        with outermost():
+            for layer in self._stack[1:] if isinstance(first, InputLayer) else self._stack:
+                y = layer(y)
         if y is x:
             raise ValueError("Sequential: needs a layer besides Input. Received: Input only")
         self._linked = True
@@ -485,7 +491,7 @@ def model_from_config(description: Mapping[str, Any], most_weights: int | None =
     before = config.floatx()
     config.set_floatx(settings["dtype"])
     try:
-        layers = [restore(layer, LAYERS, "layer") for layer in settings["layers"]]
+        layers = [restore(layer, LAYERS, OF_LAYERS) for layer in settings["layers"]]
         name = check_name(what, settings["name"])
         if kind == "Sequential":
             layers.insert(0, InputLayer(settings["input_shape"], name=f"{name}_input"))
@@ -509,7 +515,7 @@ def model_from_config(description: Mapping[str, Any], most_weights: int | None =
 def check_restorable(architecture: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """ValueError if a description names a class that a model file may not name, such as one of the user's own."""
     for layer in architecture["config"]["layers"]:
-        restore(layer, LAYERS, "layer")
+        restore(layer, LAYERS, OF_LAYERS)
     if "compile" in state:
         _settings(state["compile"], "state")
 

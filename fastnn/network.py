@@ -84,7 +84,7 @@ class Network:
 
     def trace(self, inputs: Sequence[Any], training: Training | None) -> list[Any]:
         """Record the layers' ops from these inputs on; returns the outputs."""
-        return self.follow(inputs, lambda call, x: call.layer.call(x, training))
+        return self.follow(inputs, lambda call, x: call.layer.trace(x, training))
 
     def repeat(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Call the layers again, on other Tensors from ``Input``; returns the outputs."""

@@ -27,7 +27,7 @@ from fastnn.graph import ALL, Node, Place, Shape, Tensor
 from fastnn.layers.base import Training, Weight
 from fastnn.metrics import SummedMetric
 from fastnn.objectives import Judged, Measure, RowShapes
-from fastnn.ops import data, loss
+from fastnn.ops import data, loss, merge
 from fastnn.order import Orders
 from fastnn.plan import Pass, Plan, aligned, choose, epilogues, fused_norms, zeros
 
@@ -210,8 +210,8 @@ class TrainStep:
             if gradient is None:
                 continue
             gradient = optimizer.clip(gradient, whole=False)
-            if gradient.place is not None:
-                raise AssertionError(f"{trained.name}: its gradient already has a place")
+            if gradient.place is not None:  # it is that of another weight, too
+                gradient = merge.scale(gradient, factor=1.0)
             gradient.place, gradient.name = Place("grads", offset), f"gradient of {trained.name}"
             roots.append(gradient)
         whole = leaf((self.layout.size,), "grads")

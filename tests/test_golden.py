@@ -110,6 +110,21 @@ def test_repeating_and_summing_along_axes(backend):
     close(run(backend, "sum_to", g, shape=(1, 1)), [[[11.0]], [[48.0]]])
 
 
+def test_quotients_roots_and_logarithms(backend):
+    close(run(backend, "divide", [[1.0, -3.0, 1.0]], [[4.0, 2.0, 0.0]]), [[0.25, -1.5, np.inf]])
+    close(run(backend, "reciprocal", [[4.0, -0.5]]), [[0.25, -2.0]])
+    close(run(backend, "sqrt", [[0.0, 2.25, 9.0]]), [[0.0, 1.5, 3.0]])
+    close(run(backend, "log", [[1.0, np.e, 0.0, 8.0]]), [[0.0, 1.0, -np.inf, 3.0 * np.log(2.0)]])
+    close(run(backend, "log", [[1e-30, 1e30]]), [[-30.0 * np.log(10.0), 30.0 * np.log(10.0)]])
+    assert np.isnan(run(backend, "log", [[-1.0]])).all()
+    assert np.isnan(run(backend, "sqrt", [[-1.0]])).all()
+
+
+def test_rows_and_vectors(backend):
+    close(run(backend, "scale_columns", [[1.0, 2.0], [3.0, 4.0]], [10.0, -1.0]), [[10.0, -2.0], [30.0, -4.0]])
+    close(run(backend, "repeat_rows", [[0.0], [0.0]], [1.0, 2.0]), [[1.0, 2.0], [1.0, 2.0]])
+
+
 def test_merging_element_by_element(backend):
     a, b, g = [[1.0, 2.0, 3.0]], [[3.0, 2.0, -1.0]], [[8.0, 4.0, 2.0]]
     close(run(backend, "subtract", a, b), [[-2.0, 0.0, 4.0]])

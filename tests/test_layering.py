@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -108,6 +109,18 @@ def test_rooms_are_in_an_order():
         ready = {room for room, below in ALLOWED.items() if room not in done and below <= done}
         assert ready, f"a circle among {sorted(set(ALLOWED) - done)}"
         done |= ready
+
+
+def test_the_library_takes_ops_from_their_families():
+    from fastnn import ops
+
+    for name, path in modules():
+        if name == "ops":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "fastnn.ops":
+                for alias in node.names:
+                    assert alias.name in ("OPS", "Op") or isinstance(getattr(ops, alias.name), ModuleType), name
 
 
 def test_heavy_packages_are_imported_where_they_are_used():

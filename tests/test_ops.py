@@ -499,7 +499,7 @@ def test_an_elementwise_op_may_write_over_its_input(name, runner):
 
 #: Ops that compute each row by itself, and which of their inputs have rows.
 ROWWISE = {
-    **dict.fromkeys(("matmul", "dense", "matmul_nt", "add_bias", "softmax"), (0,)),
+    **dict.fromkeys(("matmul", "dense", "matmul_nt", "add_bias", "scale_columns", "softmax"), (0,)),
     **dict.fromkeys(("conv", "conv_dx", "fused_conv", "winograd_conv", "winograd_conv_pool"), (0,)),
     **dict.fromkeys(("depthwise_conv", "depthwise_conv_dx", "fused_depthwise_conv"), (0,)),
     **dict.fromkeys(("dense_dx", "fused_conv_dx", "winograd_conv_dx"), (0, 2)),
@@ -510,7 +510,8 @@ ROWWISE = {
     **{
         name: tuple(range(len(op.inputs)))
         for name, op in OPS.items()
-        if op.elementwise and name != "add_bias" and not name.startswith(("batch_norm", "fused_batch_norm"))
+        if op.elementwise
+        and not name.startswith(("add_bias", "scale_columns", "batch_norm", "fused_batch_norm"))
     },
     **dict.fromkeys(("batch_norm", "fused_batch_norm", "normalize", "normalize_dx", "fused_normalize"), (0,)),
     **dict.fromkeys(("layer_norm", "group_moments"), (0,)),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph import ALL
+from fastnn.ops.custom import PythonOp
 from fastnn.plan import ARENA, CONSTANTS, Operand, Plan, Step, zeros
 
 NAME = "numpy"
@@ -18,7 +19,9 @@ Arrays = tuple[np.ndarray, ...]
 
 def execute(step: Step, outputs: Arrays, inputs: Arrays) -> None:
     """Run one step on arrays."""
-    if step.op.updates:
+    if isinstance(step.op, PythonOp):
+        step.op.write(outputs[0], inputs)
+    elif step.op.updates:
         whole = list(inputs)
         for index, output in zip(step.op.updates, outputs, strict=True):
             whole.insert(index, output)
@@ -41,6 +44,7 @@ class Program:
         self._execute = execute
         self._own = {ARENA: zeros(plan.arena_size, plan.dtype), CONSTANTS: zeros(plan.constants_size, plan.dtype)}
         self._lock = threading.Lock()
+        self._stops = any(step.op.python for step in plan.steps)
 
     def prepare(self, buffers: Mapping[str, np.ndarray]) -> None:
         """Compute what depends on nothing but the weights. To be called first, and again when they have changed.
@@ -62,7 +66,8 @@ class Program:
             last: number of the batch before which it stops
             batch: rows of a batch, at most the plan's
             rows: rows of the data; the last batch may be smaller
-            seconds: stop after the batch in which so much time has passed; 0 for no limit
+            seconds: stop after the batch in which so much time has passed, or after each one if there are custom ops;
+                0 for no limit
 
         Returns:
             The number of the first batch that was not run.
@@ -72,6 +77,8 @@ class Program:
         with self._lock, np.errstate(all="ignore"):
             for k in range(first, last):
                 self._run(self.plan.steps, arrays, k, batch, min(batch, rows - k * batch))
+                if self._stops and seconds > 0:  # should such a step fail, it is known how many batches were done
+                    return k + 1
                 if time.monotonic() > deadline:
                     return k + 1
         return last
@@ -91,9 +98,13 @@ class Program:
 
     def _run(self, steps: Sequence[Step], arrays: Mapping[str, np.ndarray], k: int, batch: int, size: int) -> None:
         for step in steps:
-            outputs = tuple(_view(o, arrays, k, batch, size) for o in step.outputs)
-            inputs = tuple(_view(i, arrays, k, batch, size) for i in step.inputs)
-            self._execute(step, outputs, inputs)
+            self._execute(step, *views(step, arrays, k, batch, size))
+
+
+def views(step: Step, arrays: Mapping[str, np.ndarray], k: int, batch: int, size: int) -> tuple[Arrays, Arrays]:
+    """The outputs and inputs of a step in batch ``k``, which has ``size`` rows, by the flat arrays of the buffers."""
+    outputs = tuple(_view(o, arrays, k, batch, size) for o in step.outputs)
+    return outputs, tuple(_view(i, arrays, k, batch, size) for i in step.inputs)
 
 
 def _view(operand: Operand, arrays: Mapping[str, np.ndarray], k: int, batch: int, size: int) -> np.ndarray:

@@ -100,6 +100,44 @@ LAYERS = table(
     ]
 )  # fmt: skip
 
+_BUILT_IN = frozenset(LAYERS)
+
+
+def register(cls: type[Layer]) -> type[Layer]:
+    """Let model files name a layer class of your own, as a decorator: models with it can then be saved and loaded.
+
+    A file holds the name of the class and the arguments of its constructor, which must be stored under their own names
+    and be numbers, texts, lists or None. Who loads it must have registered the class, too: no code is in the file.
+
+    Args:
+        cls: subclass of Layer. One of the same name that was registered before is replaced
+
+    Returns:
+        ``cls``
+
+    Raises:
+        TypeError: it is not a subclass of Layer
+        ValueError: a layer of fastnn has that name
+
+    Example:
+        >>> import fastnn
+        >>> from fastnn.layers import Layer
+        >>> @fastnn.layers.register
+        ... class Doubled(Layer):
+        ...     def call(self, x, training=None):
+        ...         return 2.0 * x
+        >>> model = fastnn.Sequential([Doubled(input_shape=(3,))])
+        >>> fastnn.Sequential.from_config(model.get_config()).layers
+        [<Doubled doubled>]
+    """
+    if not isinstance(cls, type) or not issubclass(cls, Layer):
+        raise TypeError(f"register: takes a subclass of fastnn.layers.Layer. Received: {cls!r}")
+    if cls.__name__ in _BUILT_IN:
+        raise ValueError(f"register: the name must not be that of a layer of fastnn. Received: {cls.__name__}")
+    LAYERS[cls.__name__] = cls
+    return cls
+
+
 __all__ = [
     "ELU",
     "LAYERS",
@@ -186,5 +224,6 @@ __all__ = [
     "maximum",
     "minimum",
     "multiply",
+    "register",
     "subtract",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from fastnn import initializers, regularizers
 from fastnn.configurable import number, whole
 from fastnn.graph import Shape
 from fastnn.layers.base import Layer, Training
-from fastnn.ops import pointwise, rectifier, shape, softmax
+from fastnn.ops import pointwise, rectifier, shape
+from fastnn.ops.softmax import softmax
 
 
 class ReLU(Layer):
@@ -183,7 +184,7 @@ class Softmax(Layer):
             received = f"shape {tuple(x.shape)}, axis={self.axis}"
             raise ValueError(f"{self.name}: Softmax needs rows that have the axis. Received: {received}")
         if axis == rank - 1:
-            return softmax.softmax(x)
+            return softmax(x)
         last = (*(a for a in range(1, rank) if a != axis), axis)
         back = tuple(last.index(a) + 1 for a in range(1, rank))
-        return shape.transpose(softmax.softmax(shape.transpose(x, perm=last)), perm=back)
+        return shape.transpose(softmax(shape.transpose(x, perm=last)), perm=back)

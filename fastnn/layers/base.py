@@ -5,15 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import threading
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastnn import config, initializers, regularizers
 from fastnn.configurable import Configurable, whole
-from fastnn.graph import Node, Place, Tensor
+from fastnn.graph import Node, Place, Tensor, Variable, computing
+
+#: The flag of code with ``**arguments``; the module inspect, which has it, too, is slow to import.
+CO_VARKEYWORDS = 8
 
 _names: Counter[str] = Counter()
 _versions = itertools.count()
@@ -36,13 +41,16 @@ class Version:
         self.number = next(_versions)
 
 
-class Weight:
+class Weight(Variable):
     """An array that belongs to a layer. A model gives it its place in the model's flat vector of weights.
+
+    Used in an op or with an operator, it is its Tensor beside Tensors and its array beside arrays.
 
     Attributes:
         value: the array, a read-only view of the vector once it has a place; ``assign`` changes it
         version: that of the vector
         tensor: the Tensor that stands for it in graphs
+        local: its name in its layer; ``name`` begins with that of the layer
         trainable: whether it has gradients; moving averages have none
     """
 
@@ -55,6 +63,7 @@ class Weight:
         trainable: bool = True,
     ) -> None:
         self.name = name
+        self.local = name.rpartition(".")[2]
         self.trainable = trainable
         self.shape = shape
         self.initializer = initializer
@@ -89,6 +98,9 @@ class Weight:
         finally:
             self.version.advance()
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.value, dtype)
+
     def __repr__(self) -> str:
         return f"<Weight {self.name} {self.shape}>"
 
@@ -104,6 +116,30 @@ class Training:
         self.seed, self.step = seed, step
         self.streams = itertools.count()
         self.updates: list[Node] = []
+
+
+class _Current(threading.local):
+    training: Training | None = None
+    depth = 0  # 1 while a layer is being called
+
+
+_current = _Current()
+
+
+@contextmanager
+def within(training: Training | None, depth: int = 1) -> Iterator[None]:
+    """Layers that are called inside of others get this, unless they are told otherwise."""
+    before = _current.training, _current.depth
+    _current.training, _current.depth = training, depth
+    try:
+        yield
+    finally:
+        _current.training, _current.depth = before
+
+
+def outermost() -> Any:
+    """Layers are called as if no layer were around them: for a model that is built inside of one."""
+    return within(None, 0)
 
 
 class Call:
@@ -130,16 +166,48 @@ class Layer(Configurable):
     """Base class of layers.
 
     A layer's constructor stores its arguments; ``build(shape)`` declares weights with ``add_weight``; ``call(x)``
-    computes with ops. On a Tensor the call records a graph, on an array it computes at once, so that a layer can be
-    stepped through in a debugger.
+    computes with ``fastnn.ops``, Python's operators and other layers. On a Tensor the call records a graph, whose
+    gradients follow by themselves; on an array it computes at once, so that a layer can be stepped through in a
+    debugger. Layers that are attributes, or in a list or dict that is one, are parts of the layer: their weights are
+    its own, too. ``training``, which ``call`` need not take, is None but in training.
 
     A layer of which ``several`` is True is called on a list of Tensors or arrays, and so are its ``build`` (on a list
     of shapes) and ``call``. ``call`` may return a list of outputs.
+
+    Models with layers of your own are saved and loaded if these are registered: ``fastnn.layers.register``.
 
     Args:
         input_shape: sizes of one row without the batch axis, for the first layer of a Sequential
         name: unique within a model; made from the class's name if None
         trainable: whether training changes the weights
+
+    Example:
+        Root mean square normalization (Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467), and channels weighed
+        by what is in them, "squeeze and excitation" (Hu et al. 2018, https://arxiv.org/abs/1709.01507):
+
+        >>> import numpy as np
+        >>> import fastnn
+        >>> from fastnn import ops
+        >>> from fastnn.layers import Conv2D, Dense, Layer
+        >>> class RMSNorm(Layer):
+        ...     def build(self, shape):
+        ...         self.scale = self.add_weight("scale", (shape[-1],), "ones")
+        ...     def call(self, x, training=None):
+        ...         return x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + 1e-6) * self.scale
+        >>> RMSNorm()(np.array([[3.0, 4.0]]))
+        array([[0.8485281, 1.1313708]], dtype=float32)
+        >>> class SqueezeExcitation(Layer):
+        ...     def __init__(self, ratio=4, **arguments):
+        ...         self.ratio = ratio
+        ...         super().__init__(**arguments)
+        ...     def build(self, shape):
+        ...         self.squeeze = Dense(shape[-1] // self.ratio, activation="relu")
+        ...         self.excite = Dense(shape[-1], activation="sigmoid")
+        ...     def call(self, x, training=None):
+        ...         return x * self.excite(self.squeeze(ops.mean(x, axis=(1, 2), keepdims=True)))
+        >>> model = fastnn.Sequential([Conv2D(8, 3, input_shape=(16, 16, 1)), SqueezeExcitation(), RMSNorm()])
+        >>> model.output_shape, [weight.shape for weight in model.layers[1].weights]
+        ((None, 14, 14, 8), [(8, 2), (2,), (2, 8), (8,)])
     """
 
     parts: ClassVar[dict[str, Any]] = {
@@ -149,7 +217,6 @@ class Layer(Configurable):
         "bias_regularizer": lambda: regularizers.REGULARIZERS,
     }
     several: ClassVar[bool] = False
-    weights: list[Weight]
 
     def __init__(
         self, *, input_shape: Sequence[int] | None = None, name: str | None = None, trainable: bool = True
@@ -157,12 +224,75 @@ class Layer(Configurable):
         self.input_shape = None if input_shape is None else check_shape(self._class, "input_shape", input_shape)
         self.name = unique_name(self._class) if name is None else check_name(self._class, name)
         self.trainable = bool(trainable)
-        self.weights = []
+        self._weights: list[Weight] = []
         self.built_for: Any = None
 
     @property
     def _class(self) -> str:
         return type(self).__name__
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON-able data; the name, too, if it is none of them."""
+        return {**super().get_config(), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The layer that ``get_config`` described.
+
+        Raises:
+            ValueError: a name is not an argument, or a value is not allowed
+        """
+        if not isinstance(config, Mapping) or "name" in cls.arguments():
+            return super().from_config(config)
+        layer = super().from_config({key: value for key, value in config.items() if key != "name"})
+        if "name" in config:
+            layer.name = check_name(cls.__name__, config["name"])
+        return layer
+
+    @property
+    def sublayers(self) -> dict[str, Layer]:
+        """The layers that are parts of this one, or of models that are, by the name of the attribute."""
+        found: dict[str, Layer] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                found[name] = value
+            elif isinstance(value, list | tuple | dict):
+                each = value.items() if isinstance(value, dict) else enumerate(value)
+                found |= {f"{name}.{key}": layer for key, layer in each if isinstance(layer, Layer)}
+            elif isinstance(getattr(value, "_layers", None), list):  # a model
+                found |= {f"{name}.{layer.name}": layer for layer in value._layers}
+        return found
+
+    @property
+    def weights(self) -> list[Weight]:
+        """The weights, in the order of their declaration, those of the layers inside after its own."""
+        parts = self.sublayers
+        if not parts:
+            return self._weights
+        inside = [weight for part in parts.values() for weight in part.weights]
+        return list(dict.fromkeys([*self._weights, *inside]))
+
+    @property
+    def trainable_weights(self) -> list[Weight]:
+        """Those that training changes."""
+        if not self.trainable:
+            return []
+        own = [weight for weight in self._weights if weight.trainable]
+        inside = [weight for part in self.sublayers.values() for weight in part.trainable_weights]
+        return list(dict.fromkeys([*own, *inside]))
+
+    @property
+    def frozen(self) -> tuple[Any, ...]:
+        """What ``trainable`` is, here and in the layers inside."""
+        return (self.trainable, *(part.frozen for part in self.sublayers.values()))
+
+    def name_weights(self, name: str | None = None) -> None:
+        """Give all weights a name that begins with that of this layer, those inside by way of the attributes."""
+        name = name or self.name
+        for weight in self._weights:
+            weight.name = f"{name}.{weight.local}"
+        for attribute, part in self.sublayers.items():
+            part.name_weights(f"{name}.{attribute}")
 
     def build(self, shape: Any) -> None:
         """Declare the weights for inputs of this shape (the batch axis None). Raises ValueError if it cannot be."""
@@ -186,21 +316,37 @@ class Layer(Configurable):
             names = " and ".join(repr(tensor.source.layer.name) for tensor in given)
             raise ValueError(f"{error}, from {names}") from None
         arguments = given if self.several else given[0]
+        if training is None or (symbolic and training is True):
+            training = _current.training
+        training = training or None
         if symbolic:
-            result = self.call(arguments)
+            result = self.trace(arguments, training)
+            if _current.depth:  # the layer around it is what a model finds its way back by
+                return result
             outputs = list(result) if isinstance(result, list | tuple) else [result]
             outputs = [
                 Tensor(t.shape, node=t.node, place=t.place) if any(t is i for i in given) else t for t in outputs
             ]
             Call(self, given, self.several, outputs)
             return outputs if isinstance(result, list | tuple) else outputs[0]
-        for weight in self.weights:
+        for weight in self._weights:
             if weight.vector is None:
                 vector = weight.initializer(weight.shape, np.random.default_rng(config.next_seed()))
                 weight.put(vector.astype(config.floatx()).reshape(-1), "", 0, Version())
         if training is True:
             training = Training(config.next_seed(), np.zeros(1, np.int64))
-        return self.call(arguments, training or None)
+        with computing():
+            return self.trace(arguments, training)
+
+    def trace(self, x: Any, training: Training | None) -> Any:
+        """``call``, in whose errors the layer is named, and of which the layers inside know that it is training."""
+        with within(training):
+            try:
+                return self.call(x, training=training) if _takes(self.call, "training") else self.call(x)
+            except (ValueError, TypeError) as error:
+                if type(error) not in (ValueError, TypeError) or str(error).startswith(f"{self.name}: "):
+                    raise
+                raise type(error)(f"{self.name}: {error}") from error
 
     def _given(self, x: Any) -> list[Any]:
         """The inputs as a list, all Tensors or all something else."""
@@ -220,7 +366,7 @@ class Layer(Configurable):
         if self.built_for is None:
             self.build(shape)
             self.built_for = shape
-        elif self.weights and shape != self.built_for:
+        elif self._weights and shape != self.built_for:
             raise ValueError(f"{self.name}: was built for inputs of shape {self.built_for}. Received: shape {shape}")
 
     def add_weight(
@@ -235,7 +381,7 @@ class Layer(Configurable):
         weight = Weight(
             f"{self.name}.{name}", shape, initializers.get(initializer), regularizers.get(regularizer), trainable
         )
-        self.weights.append(weight)
+        self._weights.append(weight)
         return weight
 
     def read(self, weight: Weight, like: Any) -> Any:
@@ -256,6 +402,13 @@ class Layer(Configurable):
 
     def __repr__(self) -> str:
         return f"<{self._class} {self.name}>"
+
+
+def _takes(function: Any, argument: str) -> bool:
+    """Whether a function in Python has an argument of that name, or takes any."""
+    code = function.__code__
+    named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return bool(code.co_flags & CO_VARKEYWORDS) or argument in named
 
 
 def assign_all(weights: Sequence[Weight], values: Sequence[Any], what: str) -> None:

@@ -11,7 +11,8 @@ from fastnn.graph import Shape
 from fastnn.layers.base import Layer, Training
 from fastnn.layers.core import activate, check_activation
 from fastnn.layers.window import check_padding, check_rows, check_size, fit, per_axis
-from fastnn.ops import conv, matrix
+from fastnn.ops import matrix
+from fastnn.ops.conv import conv, conv_dx
 from fastnn.ops.window import LIMIT, Pads, spread
 
 Sizes = int | Sequence[int]
@@ -100,7 +101,7 @@ class Conv(Layer):
 
     def _convolve(self, x: Any, w: Any) -> Any:
         pads = self._outputs(x.shape)[0]
-        return conv.conv(
+        return conv(
             x, w, strides=self.strides, pads=pads, dilations=self.dilation_rate, groups=self.groups
         )
 
@@ -263,7 +264,7 @@ class ConvTranspose(Conv):
 
     def _convolve(self, x: Any, w: Any) -> Any:
         pads, outputs = self._outputs(x.shape)
-        return conv.conv_dx(
+        return conv_dx(
             x, w, sizes=outputs, strides=self.strides, pads=pads, dilations=self.dilation_rate, groups=1
         )
 

@@ -12,7 +12,8 @@ from fastnn import initializers, regularizers
 from fastnn.configurable import whole
 from fastnn.graph import Shape, Tensor
 from fastnn.layers.base import Call, Layer, Training, check_shape
-from fastnn.ops import matrix, pointwise, shape, softmax
+from fastnn.ops import matrix, pointwise, shape
+from fastnn.ops.softmax import softmax
 
 #: Activations by name.
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
@@ -20,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": pointwise.relu,
     "sigmoid": pointwise.sigmoid,
     "tanh": pointwise.tanh,
-    "softmax": softmax.softmax,
+    "softmax": softmax,
     "softplus": pointwise.softplus,
     "softsign": pointwise.softsign,
     "exponential": pointwise.exponential,

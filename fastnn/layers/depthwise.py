@@ -11,7 +11,8 @@ from fastnn.graph import Shape
 from fastnn.layers.base import Layer, Training
 from fastnn.layers.core import activate, check_activation
 from fastnn.layers.window import check_padding, check_rows, check_size, fit, per_axis
-from fastnn.ops import conv, depthwise, matrix
+from fastnn.ops import depthwise, matrix
+from fastnn.ops.conv import conv
 from fastnn.ops.window import LIMIT, Pads
 
 Sizes = int | Sequence[int]
@@ -224,7 +225,7 @@ class SeparableConv(DepthwiseConv):
     def call(self, x: Any, training: Training | None = None) -> Any:
         y, w = self._convolve(x, self.read(self.depthwise_kernel, x)), self.read(self.pointwise_kernel, x)
         one = (1,) * self.rank
-        return self._end(conv.conv(y, w, strides=one, pads=((0, 0),) * self.rank, dilations=one, groups=1))
+        return self._end(conv(y, w, strides=one, pads=((0, 0),) * self.rank, dilations=one, groups=1))
 
 
 class SeparableConv1D(SeparableConv):

@@ -10,7 +10,8 @@ import numpy as np
 from fastnn.configurable import number
 from fastnn.graph import Shape
 from fastnn.losses.rowwise import Smoothed
-from fastnn.ops import focal, pointwise, softmax
+from fastnn.ops import focal, pointwise
+from fastnn.ops.softmax import softmax
 
 
 class BinaryFocalCrossentropy(Smoothed):
@@ -81,7 +82,7 @@ class CategoricalFocalCrossentropy(Smoothed):
     """
 
     op = focal.categorical_focal_crossentropy
-    activation = softmax.softmax
+    activation = softmax
 
     def __init__(
         self,

@@ -6,7 +6,8 @@ from typing import Any
 
 from fastnn.configurable import number
 from fastnn.losses.base import Loss
-from fastnn.ops import loss, pointwise, softmax
+from fastnn.ops import loss, pointwise
+from fastnn.ops.softmax import softmax
 
 
 class MeanSquaredError(Loss):
@@ -81,7 +82,7 @@ class CategoricalCrossentropy(Smoothed):
     """
 
     op = loss.categorical_crossentropy
-    activation = softmax.softmax
+    activation = softmax
 
 
 class SparseCategoricalCrossentropy(Loss):
@@ -93,7 +94,7 @@ class SparseCategoricalCrossentropy(Loss):
     """
 
     op = loss.sparse_categorical_crossentropy
-    activation = softmax.softmax
+    activation = softmax
     labels = True
 
     def __init__(self, from_logits: bool = False) -> None:

@@ -8,12 +8,12 @@ an op computes at once; called on Tensors it records a Node. Nothing else in the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastnn.graph import Node, Shape, Tensor
+from fastnn.graph import Node, Shape, Tensor, resolved
 
 Case = tuple[tuple[Any, ...], dict[str, Any]]
 Cases = Callable[["np.random.Generator"], Iterator[Case]]
@@ -47,7 +47,10 @@ class Op:
         view: the output is the input's memory under another shape; the Plan makes no step of it
         elementwise: the inputs of whose elements each output element depends on the same one only: the output may take
             the memory of one of them that is not needed any more. Indices, or True for all inputs
+        python: whether it is computed by a function of the user's, whatever the backend; see ``fastnn.ops.custom``
     """
+
+    python = False
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Op:
         self.__doc__ = reference.__doc__
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
+        inputs = resolved(inputs)
         if any(isinstance(i, Tensor) for i in inputs):
             return self.record(*inputs, **attrs)
         return self.reference(*inputs, **attrs)
@@ -91,6 +95,7 @@ class Op:
     def record(self, *inputs: Tensor, **attrs: Any) -> Any:
         """Apply to Tensors: returns the output Tensor, or the Node of an op that updates in place."""
         attrs = self.complete(attrs)
+        check_tensors(self.name, inputs)
         if not len(self.inputs) - self.optional <= len(inputs) <= len(self.inputs):
             raise TypeError(f"{self.name}: takes the arrays {', '.join(self.inputs)}. Received: {len(inputs)} arrays")
         shape = self.infer(*(i.shape for i in inputs), **attrs)
@@ -121,6 +126,17 @@ class Op:
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+def check_tensors(name: str, operands: Sequence[Any]) -> None:
+    """TypeError for what cannot be used together with Tensors."""
+    for operand in operands:
+        if not isinstance(operand, Tensor):
+            kind = f"an array of shape {operand.shape}" if isinstance(operand, np.ndarray) else repr(operand)
+            raise TypeError(
+                f"{name}: takes Tensors and weights in a model, no other arrays: for fixed numbers, use "
+                f"add_weight(..., trainable=False) and assign. Received: {kind:.200}"
+            )
 
 
 def op(

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fastnn.graph import Node, Tensor, consumers, rewrite
-from fastnn.ops import conv, matrix, pool, winograd
+from fastnn.ops import matrix, pool, winograd
+from fastnn.ops.conv import conv, conv_dw, conv_dx, fused_conv, fused_conv_dx, transposed_pads
 from fastnn.ops.declare import Op
 from fastnn.ops.shape import reshape_weight
 from fastnn.plan.fuse import Roots
@@ -22,11 +23,11 @@ GAIN = 1.5
 
 #: Each convolution with a kernel of one element, and the product that it is.
 _PRODUCTS: dict[Op, Op] = {
-    conv.conv: matrix.matmul,
-    conv.fused_conv: matrix.dense,
-    conv.conv_dx: matrix.matmul_nt,
-    conv.fused_conv_dx: matrix.dense_dx,
-    conv.conv_dw: matrix.matmul_tn,
+    conv: matrix.matmul,
+    fused_conv: matrix.dense,
+    conv_dx: matrix.matmul_nt,
+    fused_conv_dx: matrix.dense_dx,
+    conv_dw: matrix.matmul_tn,
 }
 
 
@@ -63,7 +64,7 @@ def choose(roots: Roots, use_winograd: bool = True) -> dict[Tensor | Node, Any]:
             return _pooled(node, inputs[0].node)
         if node.op not in _PRODUCTS or node.attrs["groups"] != 1 or any(s != 1 for s in node.attrs["strides"]):
             return None
-        if node.op is conv.conv_dw:
+        if node.op is conv_dw:
             return _weights_gradient(node, inputs, use_winograd)
         (first, w, *rest), attrs = inputs, node.attrs
         kernel: Any = w.shape[:-2]
@@ -76,12 +77,12 @@ def choose(roots: Roots, use_winograd: bool = True) -> dict[Tensor | Node, Any]:
         channels = cast("int", first.shape[-1])
         backward = "sizes" in attrs
         if backward:
-            pads = conv.transposed_pads(kernel, attrs["dilations"], pads)
+            pads = transposed_pads(kernel, attrs["dilations"], pads)
         if not use_winograd or any(d != 1 for d in attrs["dilations"]) or min(p for pair in pads for p in pair) < 0:
             return None
         if not worth_winograd(kernel, channels, filters, sizes):
             return None
-        op = winograd.winograd_conv_dx if node.op is conv.fused_conv_dx else winograd.winograd_conv
+        op = winograd.winograd_conv_dx if node.op is fused_conv_dx else winograd.winograd_conv
         return op(first, weights(w, flip=backward), *rest, kernel=kernel, pads=pads, filters=filters, **extra)
 
     return rewrite(roots, rule)

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnn.graph import Node, Tensor, consumers, rewrite
-from fastnn.ops import conv, depthwise, focal, loss, matrix, pointwise, pool, softmax
+from fastnn.ops import depthwise, focal, loss, matrix, pointwise, pool
+from fastnn.ops.conv import conv, conv_dx, fused_conv, fused_conv_dx
 from fastnn.ops.declare import OPS, Op
 from fastnn.ops.shape import reshape
+from fastnn.ops.softmax import softmax
 
 Roots = Sequence[Tensor | Node]
 
 #: (activation, loss on its output) -> loss on the logits
 _ON_LOGITS: dict[tuple[Op, Op], Op] = {
     (pointwise.sigmoid, loss.binary_crossentropy): loss.sigmoid_crossentropy,
-    (softmax.softmax, loss.categorical_crossentropy): loss.softmax_crossentropy,
-    (softmax.softmax, loss.sparse_categorical_crossentropy): loss.sparse_softmax_crossentropy,
+    (softmax, loss.categorical_crossentropy): loss.softmax_crossentropy,
+    (softmax, loss.sparse_categorical_crossentropy): loss.sparse_softmax_crossentropy,
     (pointwise.sigmoid, focal.binary_focal_crossentropy): focal.sigmoid_focal_crossentropy,
-    (softmax.softmax, focal.categorical_focal_crossentropy): focal.softmax_focal_crossentropy,
+    (softmax, focal.categorical_focal_crossentropy): focal.softmax_focal_crossentropy,
 }
 
 
@@ -39,11 +41,11 @@ def losses_on_logits(roots: Roots) -> dict[Tensor | Node, Any]:
 #: what produces -> the same with a bias and an activation at its end
 _FORWARD: dict[Op, Op] = {
     matrix.matmul: matrix.dense,
-    conv.conv: conv.fused_conv,
+    conv: fused_conv,
     depthwise.depthwise_conv: depthwise.fused_depthwise_conv,
 }
 #: what carries a gradient back -> the same, times the slope of the activation before it
-_BACKWARD: dict[Op, Op] = {matrix.matmul_nt: matrix.dense_dx, conv.conv_dx: conv.fused_conv_dx}
+_BACKWARD: dict[Op, Op] = {matrix.matmul_nt: matrix.dense_dx, conv_dx: fused_conv_dx}
 
 
 #: gradients of a pool that hand each number on to one pixel, which has the value of the pool's output

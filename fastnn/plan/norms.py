@@ -7,14 +7,15 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.graph import Node, Tensor, consumers, rewrite
-from fastnn.ops import batch_norm, conv, depthwise, matrix, pointwise
+from fastnn.ops import batch_norm, depthwise, matrix, pointwise
+from fastnn.ops.conv import conv
 from fastnn.ops.data import fill
 from fastnn.ops.declare import Op
 from fastnn.ops.shape import reshape_weight
 from fastnn.plan.fuse import Roots
 
 #: What can be scaled along its last axis by scaling its weights.
-_LINEAR = (matrix.matmul, conv.conv, depthwise.depthwise_conv)
+_LINEAR = (matrix.matmul, conv, depthwise.depthwise_conv)
 
 _WITH_ACTIVATION: dict[Op, Op] = {
     batch_norm.batch_norm: batch_norm.fused_batch_norm,

@@ -12,20 +12,22 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
 
     Nodes keep the order of their creation, but each one that updates its inputs in place moves up to right after the
     last node that it has to wait for, so that it finds its gradient still in the cache. It waits for whatever makes its
-    inputs and for whatever reads the memory that it overwrites.
+    inputs, for whatever reads the memory that it overwrites, and for all ops in Python: if one fails, no weight has
+    changed.
     """
     nodes = nodes_behind(roots)
     behind = views(nodes)
     order = [node for node in nodes if not node.op.updates]
+    safe = max((position for position, node in enumerate(order, start=1) if node.op.python), default=0)
     for update in (node for node in nodes if node.op.updates):
         overwritten = [update.inputs[i] for i in update.op.updates]
-        ready = 0
+        ready = safe
         for position, node in enumerate(order, start=1):
             makes = node.output is not None and any(i is node.output for i in update.inputs)
             reads = any(_share_memory(behind.get(id(i), i), o) for i in node.inputs for o in overwritten)
             writes = any(_share_memory(node.output, i) for i in update.inputs) if node.output is not None else False
             if makes or reads or writes:
-                ready = position
+                ready = max(safe, position)
         order.insert(ready, update)
     return order
 

@@ -87,6 +87,10 @@ static void biases_are_added_and_summed(void)
         const struct sizes z = {.n = sizes[i][0], .f = sizes[i][1]};
         struct step s = make("add_bias", "nf=nf,f", z);
         check(&s, "add_bias", ref_add_bias, ROW_BY_ROW | IN_PLACE);
+        s = make("scale_columns", "nf=nf,f", z);
+        check(&s, "scale_columns", ref_scale_columns, ROW_BY_ROW | IN_PLACE);
+        s = make("repeat_rows", "nf=nk,f", (struct sizes){.n = sizes[i][0], .f = sizes[i][1], .k = 3});
+        check(&s, "repeat_rows", ref_repeat_rows, ROW_BY_ROW);
         for (int whole = 0; whole < 2; whole++) {
             s = make("sum_rows", "f=nf", z);
             give_workspace(&s, sum_rows_workspace(z.n, z.f));
@@ -159,6 +163,18 @@ static void arithmetic_is_right(void)
         check(&s, "scale", ref_scale, IN_PLACE);
         s = make("subtract", "p=p,p", z);
         check(&s, "subtract", ref_subtract, IN_PLACE);
+        s = make("divide", "p=p,p", z);
+        fill(&s.in[1], 0.3, 3);
+        check(&s, "divide", ref_divide, IN_PLACE);
+        s = make("reciprocal", "p=p", z);
+        fill(&s.in[0], 0.3, 3);
+        check(&s, "reciprocal", ref_reciprocal, IN_PLACE);
+        s = make("log", "p=p", z);
+        fill(&s.in[0], 1e-6, 7);
+        check(&s, "log", ref_log, IN_PLACE);
+        s = make("sqrt", "p=p", z);
+        fill(&s.in[0], 0, 9);
+        check(&s, "sqrt", ref_sqrt, IN_PLACE);
         for (int ties = 0; ties < 2; ties++) {
             s = make("maximum", "p=p,p", z);
             fill_pair(&s, 0, ties);

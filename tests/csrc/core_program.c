@@ -237,11 +237,36 @@ static void timing_runs_every_step_once(void)
             CHECK(team_set_size(lanes) == 0, "%d", lanes);
             build(&timed, 1);
             build(&net, 1);
-            program_time(&timed.program, timed.bases, rows, seconds);
+            program_begin(&timed.program, timed.bases, 0, BATCH, rows);
+            program_time(&timed.program, rows, 0, timed.program.n_steps, seconds);
             CHECK(program_run(&net.program, net.bases, 0, 1, BATCH, rows, 0) == 1, "one batch");
             CHECK(!memcmp(timed.parameters, net.parameters, sizeof net.parameters), "%d lanes", lanes);
             for (int i = 0; i < timed.program.n_steps; i++) CHECK(seconds[i] >= 0 && seconds[i] < 60, "step %d", i);
             free(timed.arena);
+            free(net.arena);
+        }
+}
+
+static void stretches_of_steps_give_the_bits_of_a_run(void)
+{
+    static struct net pieces, net;
+    for (int lanes = 1; lanes <= LANES; lanes++)
+        for (int size = 1; size <= 5; size += 2) {
+            CHECK(team_set_size(lanes) == 0, "%d", lanes);
+            build(&net, 1);
+            build(&pieces, 1);
+            CHECK(program_run(&net.program, net.bases, 0, BATCHES, BATCH, ROWS, 0) == BATCHES, "all batches");
+            for (int64_t k = 0; k < BATCHES; k++) {
+                const int64_t rows = ROWS - k * BATCH < BATCH ? ROWS - k * BATCH : BATCH;
+                program_begin(&pieces.program, pieces.bases, k, BATCH, ROWS);
+                for (int from = 0; from < pieces.program.n_steps; from += size) {
+                    const int to = from + size < pieces.program.n_steps ? from + size : pieces.program.n_steps;
+                    program_steps(&pieces.program, rows, from, to);
+                }
+            }
+            CHECK(!memcmp(pieces.parameters, net.parameters, sizeof net.parameters), "%d at a time, %d lanes", size, lanes);
+            CHECK(pieces.loss == net.loss, "%d at a time, %d lanes", size, lanes);
+            free(pieces.arena);
             free(net.arena);
         }
 }
@@ -253,4 +278,5 @@ void test_programs(void)
     a_time_limit_stops_between_batches();
     predictions_do_not_depend_on_batches_and_lanes();
     timing_runs_every_step_once();
+    stretches_of_steps_give_the_bits_of_a_run();
 }

@@ -38,6 +38,10 @@ REF_1(clip, fmin(fmax(x, -(double)(float)s->attr.limit), (double)(float)s->attr.
 REF_1(reshape, x, 0)
 REF_1(scale, x * s->attr.factor, 2)
 REF_1(subtract, x - y, 1)
+REF_1(log, log(x), 2)
+REF_1(sqrt, sqrt(x), 1)
+REF_1(reciprocal, 1 / x, 1)
+REF_1(divide, x / y, 1)
 REF_1(maximum, x != x || y != y ? NAN : x > y ? x : y, 0)
 REF_1(minimum, x != x || y != y ? NAN : x < y ? x : y, 0)
 REF_1(maximum_dx, y > IN(2)[i] ? x : y == IN(2)[i] ? x / 2 : 0, 0)
@@ -120,6 +124,18 @@ static void ref_add_bias(const struct step *s, const struct answer *a)
     int64_t f = last_size(&s->in[0]);
     for (int64_t i = 0; i < elements(&s->in[0]); i++)
         put(a, 0, i, (double)IN(0)[i] + IN(1)[i % f], EPS * fabs((double)IN(0)[i] + IN(1)[i % f]));
+}
+
+static void ref_scale_columns(const struct step *s, const struct answer *a)
+{
+    int64_t f = last_size(&s->in[0]);
+    for (int64_t i = 0; i < elements(&s->in[0]); i++)
+        put(a, 0, i, (double)IN(0)[i] * IN(1)[i % f], EPS * fabs((double)IN(0)[i] * IN(1)[i % f]));
+}
+
+static void ref_repeat_rows(const struct step *s, const struct answer *a)
+{
+    for (int64_t i = 0; i < elements(&s->out[0]); i++) put(a, 0, i, IN(1)[i % elements(&s->in[1])], 0);
 }
 
 static void ref_sum_rows(const struct step *s, const struct answer *a)

@@ -2,9 +2,11 @@
 """The door to the C core: a Plan becomes a Program there, and runs with the interpreter's lock released."""
 
 import threading
+import time
 
 import numpy as np
 
+from fastnn.backends.numpy import execute, views
 from fastnn.ops.augment import FILL_MODES, INTERPOLATIONS
 from fastnn.plan import zeros
 
@@ -88,7 +90,9 @@ cdef extern from "program.h":
     double program_peak(double seconds) nogil
     void program_run_apart(program *const *programs, void *const *const *bases, int count, int64_t last,
                            int64_t batch, int64_t rows) nogil
-    void program_time(program *p, void *const *bases, int64_t rows, double *seconds) nogil
+    void program_begin(program *p, void *const *bases, int64_t k, int64_t batch, int64_t rows) nogil
+    void program_steps(program *p, int64_t size, int32_t start, int32_t end) nogil
+    void program_time(program *p, int64_t size, int32_t start, int32_t end, double *seconds) nogil
 
 DEF MAX_BUFFERS = 64
 DEF MAX_LANES = 256
@@ -191,6 +195,7 @@ cdef class Program:
     cdef set overwritten  # buffers that steps update in place
     cdef list names  # of the buffers, by number: the arena is 0, the constants are 1
     cdef list first_slots  # numbers of the buffers that prepare reads
+    cdef list breaks, first_breaks  # of the steps, and of those of prepare: see _add_steps
 
     def __cinit__(self, plan, Program lead=None):
         if plan.dtype != "float32":
@@ -209,8 +214,8 @@ cdef class Program:
         self.constants = zeros(plan.constants_size, np.float32) if lead is None else lead.constants
         self.bases[0] = address(self.arena)
         self.bases[1] = address(self.constants)
-        self._add_steps(&self.first, plan.constants)
-        self._add_steps(&self.c, plan.steps)
+        self.first_breaks = self._add_steps(&self.first, plan.constants)
+        self.breaks = self._add_steps(&self.c, plan.steps)
 
     def __dealloc__(self):
         PyMem_Free(self.c.steps)
@@ -218,15 +223,21 @@ cdef class Program:
         PyMem_Free(self.first.steps)
         PyMem_Free(self.first.bindings)
 
-    cdef void _add_steps(self, program *p, steps) except *:
+    cdef list _add_steps(self, program *p, steps):
+        """Returns where the engine has to stop for a step in Python: the number of its steps before, and the step."""
         cdef int count = len(steps), bindings = sum(len(step.outputs) + len(step.inputs) for step in steps)
         p.steps = <step *>PyMem_Calloc(max(count, 1), sizeof(step))
         p.bindings = <binding *>PyMem_Calloc(max(bindings, 1), sizeof(binding))
         if p.steps == NULL or p.bindings == NULL:
             raise MemoryError()
         p.batch = self.plan.batch
+        breaks = []
         for planned in steps:
-            self._add_step(p, planned)
+            if planned.op.python:
+                breaks.append((p.n_steps, planned))
+            else:
+                self._add_step(p, planned)
+        return breaks
 
     cdef void _add_step(self, program *p, planned) except *:
         cdef step *s = &p.steps[p.n_steps]
@@ -281,45 +292,102 @@ cdef class Program:
         for number in range(2, len(self.names)):
             self.bases[number] = address(buffers[self.names[number]])
 
+    cdef int64_t _run(self, void *const *bases, dict buffers, int64_t first, int64_t last, int64_t batch, int64_t rows,
+                      double seconds) except -1:
+        """Run with these buffers, whose addresses are ``bases``, the lock being held. See ``run``."""
+        cdef int64_t k
+        if not self.breaks:
+            with nogil:
+                k = program_run(&self.c, bases, first, last, batch, rows, seconds)
+            return k
+        arrays = self._arrays(buffers)
+        for k in range(first, last):
+            self._in_stretches(&self.c, self.breaks, bases, arrays, k, batch, rows)
+            if seconds > 0:  # should a step in Python fail, it is known how many batches were done before
+                return k + 1
+        return last
+
+    cdef _in_stretches(self, program *p, list breaks, void *const *bases, dict arrays, int64_t k, int64_t batch,
+                       int64_t rows):
+        """Run batch k: the engine up to a step in Python, that step, and so on."""
+        cdef int32_t done = 0, stop
+        cdef int64_t size = min(batch, rows - k * batch)
+        with nogil:
+            program_begin(p, bases, k, batch, rows)
+        for stop, planned in breaks:
+            if stop > done:
+                with nogil:
+                    program_steps(p, size, done, stop)
+            done = stop
+            with np.errstate(all="ignore"):
+                execute(planned, *views(planned, arrays, k, batch, size))
+        if p.n_steps > done:
+            with nogil:
+                program_steps(p, size, done, p.n_steps)
+
+    def _arrays(self, buffers):
+        """The flat arrays of all buffers by name."""
+        own = {self.names[0]: self.arena, self.names[1]: self.constants}
+        return {name: array.reshape(-1) for name, array in buffers.items()} | own
+
     def prepare(self, buffers):
         """See ``fastnn.backends.numpy.Program.prepare``. The programs of the other lanes share the result."""
         cdef int number
         with self.lock:
             for number in self.first_slots:
                 self.bases[number] = address(buffers[self.names[number]])
-            with nogil:
-                program_run(&self.first, self.bases, 0, 1, self.first.batch, self.first.batch, 0.0)
+            if self.first_breaks:
+                batch = self.first.batch
+                self._in_stretches(&self.first, self.first_breaks, self.bases, self._arrays(buffers), 0, batch, batch)
+            else:
+                with nogil:
+                    program_run(&self.first, self.bases, 0, 1, self.first.batch, self.first.batch, 0.0)
 
     def time_steps(self, buffers, int64_t rows):
         """See ``fastnn.backends.numpy.Program.time_steps``."""
-        cdef double[::1] seconds = np.zeros(max(self.c.n_steps, 1))
+        cdef double[::1] seconds = np.zeros(self.c.n_steps + 1)
+        cdef int32_t done = 0, stop
         if rows > self.c.batch or rows < 1:
             raise ValueError(f"native: rows must be 1 to {self.c.batch}. Received: {rows}")
         with self.lock:
             self._bind(buffers)
+            arrays, taken = self._arrays(buffers), []
             with nogil:
-                program_time(&self.c, self.bases, rows, &seconds[0])
-        return list(seconds)[: self.c.n_steps]
+                program_begin(&self.c, self.bases, 0, rows, rows)
+            for stop, planned in (*self.breaks, (self.c.n_steps, None)):
+                with nogil:
+                    program_time(&self.c, rows, done, stop, &seconds[0])
+                taken += list(seconds)[: stop - done]
+                done = stop
+                if planned is not None:
+                    start = time.perf_counter()
+                    with np.errstate(all="ignore"):
+                        execute(planned, *views(planned, arrays, 0, rows, rows))
+                    taken.append(time.perf_counter() - start)
+        return taken
 
     def run(self, buffers, int64_t first, int64_t last, int64_t batch, int64_t rows, double seconds=0.0):
         """See ``fastnn.backends.numpy.Program.run``."""
-        cdef int64_t done
         if batch > self.c.batch or batch < 1:
             raise ValueError(f"native: batch must be 1 to {self.c.batch}. Received: {batch}")
         with self.lock:
             self._bind(buffers)
-            with nogil:
-                done = program_run(&self.c, self.bases, first, last, batch, rows, seconds)
-        return done
+            return self._run(self.bases, buffers, first, last, batch, rows, seconds)
 
     def run_apart(self, buffers, int64_t last, int64_t batch, int64_t rows):
-        """Run all batches 0 to ``last - 1``, which must not depend on each other, each thread its own."""
+        """Run all batches 0 to ``last - 1``, which must not depend on each other, each thread its own.
+
+        With steps in Python, which are not for other threads, all threads work on each batch together.
+        """
         cdef program *programs[MAX_LANES]
         cdef void **bases[MAX_LANES]
         cdef int lanes, lane
         cdef Program other
         if batch > self.c.batch or batch < 1:
             raise ValueError(f"native: batch must be 1 to {self.c.batch}. Received: {batch}")
+        if self.breaks:
+            self.run(buffers, 0, last, batch, rows)
+            return
         with self.lock:
             lanes = <int>min(team_size(), last)
             while len(self.others) < lanes - 1:
@@ -387,8 +455,12 @@ cdef class Answer:
             with self.program.lock:
                 self.bases[self.x] = view.buf
                 self.bases[self.out] = address(result)
-                with nogil:
-                    program_run(&self.program.c, self.bases, 0, 1, rows, rows, 0.0)
+                if self.program.breaks:
+                    given = {**self.buffers, "x": np.asarray(x), "out": result}
+                    self.program._run(self.bases, given, 0, 1, rows, rows, 0.0)
+                else:
+                    with nogil:
+                        program_run(&self.program.c, self.bases, 0, 1, rows, rows, 0.0)
             return result
         finally:
             PyBuffer_Release(&view)

@@ -23,12 +23,13 @@ class Program(reference.Program):
 
         if plan.dtype != "float32":
             raise ValueError(f"numba: computes in float32. Received: dtype={plan.dtype!r}")
-        missing = {step.op.name for step in (*plan.constants, *plan.steps)} - KERNELS.keys() - SHARED
+        needed = {step.op.name for step in (*plan.constants, *plan.steps) if not step.op.python}
+        missing = needed - KERNELS.keys() - SHARED
         if missing:
             raise NotImplementedError(f"numba: has no kernel for the ops {', '.join(sorted(missing))}")
 
         def execute(step: Step, outputs: reference.Arrays, inputs: reference.Arrays) -> None:
-            if step.op.name in SHARED:
+            if step.op.python or step.op.name in SHARED:
                 reference.execute(step, outputs, inputs)
             else:
                 KERNELS[step.op.name](outputs, inputs, dict(step.attrs))

@@ -10,6 +10,7 @@ on disk. They run on the calling thread, without the GIL.
 """
 
 from fastnn.backends.numba import (  # noqa: F401
+    arithmetic,
     augment,
     broadcast,
     conv,
