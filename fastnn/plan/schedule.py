@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from fastnn.graph import ALL, Node, Tensor, nodes_behind
@@ -17,17 +18,61 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
     nodes = nodes_behind(roots)
     behind = views(nodes)
     order = [node for node in nodes if not node.op.updates]
+    makers: dict[int, int] = {}  # when each tensor is there, by id
+    writers: dict[str, list[Touch]] = defaultdict(list)
+    readers: dict[str, list[Touch]] = defaultdict(list)
+
+    def reads(node: Node, position: int) -> None:
+        for tensor in node.inputs:
+            base = behind.get(id(tensor), tensor)
+            if base.place is not None:
+                readers[base.place.buffer].append((*_stretch(base), position))
+
+    for position, node in enumerate(order, start=1):
+        assert node.output is not None
+        makers[id(node.output)] = position
+        if node.output.place is not None:
+            writers[node.output.place.buffer].append((*_stretch(node.output), position))
+        reads(node, position)
+
+    after: dict[int, list[Node]] = defaultdict(list)
     for update in (node for node in nodes if node.op.updates):
-        overwritten = [update.inputs[i] for i in update.op.updates]
         ready = 0
-        for position, node in enumerate(order, start=1):
-            makes = node.output is not None and any(i is node.output for i in update.inputs)
-            reads = any(_share_memory(behind.get(id(i), i), o) for i in node.inputs for o in overwritten)
-            writes = any(_share_memory(node.output, i) for i in update.inputs) if node.output is not None else False
-            if makes or reads or writes:
-                ready = position
-        order.insert(ready, update)
-    return order
+        for tensor in update.inputs:
+            ready = max(ready, makers.get(id(tensor), 0))
+            if tensor.place is not None:
+                ready = _latest(ready, tensor, writers[tensor.place.buffer])
+        for tensor in (update.inputs[i] for i in update.op.updates):
+            if tensor.place is not None:
+                ready = _latest(ready, tensor, readers[tensor.place.buffer])
+        after[ready].append(update)
+        reads(update, ready)
+    result = after[0]
+    for position, node in enumerate(order, start=1):
+        result += (node, *after.get(position, ()))
+    return result
+
+
+#: A stretch of a buffer, first and last element + 1, and the position of the node that reads or writes it.
+Touch = tuple[float, float, int]
+
+
+def _latest(ready: int, tensor: Tensor, touches: Sequence[Touch]) -> int:
+    """The last position at which a part of a placed tensor is touched, if that is after ``ready``."""
+    first, end = _stretch(tensor)
+    for start, stop, position in touches:
+        if position > ready and start < end and first < stop:
+            ready = position
+    return ready
+
+
+def _stretch(tensor: Tensor) -> tuple[float, float]:
+    """First and last element + 1 of a placed tensor (rows whose number is not known count as unbounded)."""
+    assert tensor.place is not None
+    size: float = 1
+    for extent in tensor.shape:
+        size *= float("inf") if extent is None or extent == ALL else extent
+    return tensor.place.offset, tensor.place.offset + size
 
 
 def views(nodes: Sequence[Node]) -> dict[int, Tensor]:
@@ -37,19 +82,3 @@ def views(nodes: Sequence[Node]) -> dict[int, Tensor]:
         if node.op.view:
             behind[id(node.output)] = behind.get(id(node.inputs[0]), node.inputs[0])
     return behind
-
-
-def _share_memory(a: Tensor, b: Tensor) -> bool:
-    """Whether two placed tensors overlap (rows whose number is not known count as unbounded)."""
-    if a is b:
-        return True
-    if a.place is None or b.place is None or a.place.buffer != b.place.buffer:
-        return False
-    first, second = sorted((a, b), key=lambda t: t.place.offset if t.place else 0)
-    assert first.place and second.place
-    if first.batch or ALL in first.shape:
-        return True
-    size = 1
-    for extent in first.shape:
-        size *= extent or 0
-    return first.place.offset + size > second.place.offset
