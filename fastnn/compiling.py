@@ -15,7 +15,7 @@ from fastnn.graph import Tensor
 from fastnn.layers import Layer
 from fastnn.layers.base import Training, Weight
 from fastnn.plan import zeros
-from fastnn.steps import Layout
+from fastnn.updating import Layout
 
 #: A model keeps so many Programs and what belongs to them.
 PROGRAMS = 12

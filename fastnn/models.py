@@ -23,9 +23,10 @@ from fastnn.layers.base import Training, Version, Weight, assign_all, check_name
 from fastnn.layers.core import InputLayer
 from fastnn.network import Network, described, flatten, in_form
 from fastnn.plan import Plan, aligned, zeros
-from fastnn.steps import Layout, TrainStep
+from fastnn.steps import TrainStep
 from fastnn.summary import summary
 from fastnn.training import Trainable
+from fastnn.updating import Layout
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fastnn.graph import ALL, Node, Tensor, nodes_behind
 
@@ -12,21 +12,30 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
     """The nodes behind ``roots`` in the order in which they run; what no root needs is left out.
 
     Nodes keep the order of their creation, but each one that updates its inputs in place moves up to right after the
-    last node that it has to wait for, so that it finds its gradient still in the cache. It waits for whatever makes its
-    inputs and for whatever reads the memory that it overwrites.
+    last node that it has to wait for, and what only it needs, the gradient first of all, is made right before it: so
+    it finds the gradient still in the cache, and the gradient's memory is soon free again. It waits for whatever makes
+    its inputs and for whatever reads the memory that it overwrites, or what was computed from that alone: transformed
+    weights are large, and should be gone before their gradient is made.
     """
     nodes = nodes_behind(roots)
-    behind = views(nodes)
-    order = [node for node in nodes if not node.op.updates]
+    overwritten = {
+        place.buffer for node in nodes for i in node.op.updates if (place := node.inputs[i].place) is not None
+    }
+    sources = _sources(nodes, overwritten)
+    owner = _owners(nodes, sources)
+    order = [node for node in nodes if id(node) not in owner]
+    owned: dict[int, list[Node]] = defaultdict(list)
+    for node in nodes:
+        if id(node) in owner:
+            owned[id(owner[id(node)])].append(node)
     makers: dict[int, int] = {}  # when each tensor is there, by id
     writers: dict[str, list[Touch]] = defaultdict(list)
     readers: dict[str, list[Touch]] = defaultdict(list)
 
     def reads(node: Node, position: int) -> None:
-        for tensor in node.inputs:
-            base = behind.get(id(tensor), tensor)
-            if base.place is not None:
-                readers[base.place.buffer].append((*_stretch(base), position))
+        for source in (source for tensor in node.inputs for source in sources.get(id(tensor), ())):
+            assert source.place is not None
+            readers[source.place.buffer].append((*_stretch(source), position))
 
     for position, node in enumerate(order, start=1):
         assert node.output is not None
@@ -38,19 +47,51 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
     after: dict[int, list[Node]] = defaultdict(list)
     for update in (node for node in nodes if node.op.updates):
         ready = 0
-        for tensor in update.inputs:
+        for tensor in (tensor for node in owned[id(update)] for tensor in node.inputs):
             ready = max(ready, makers.get(id(tensor), 0))
             if tensor.place is not None:
                 ready = _latest(ready, tensor, writers[tensor.place.buffer])
         for tensor in (update.inputs[i] for i in update.op.updates):
             if tensor.place is not None:
                 ready = _latest(ready, tensor, readers[tensor.place.buffer])
-        after[ready].append(update)
-        reads(update, ready)
+        for node in owned[id(update)]:
+            after[ready].append(node)
+            reads(node, ready)
     result = after[0]
     for position, node in enumerate(order, start=1):
         result += (node, *after.get(position, ()))
     return result
+
+
+def _sources(nodes: Sequence[Node], overwritten: Collection[str]) -> dict[int, tuple[Tensor, ...]]:
+    """What in the buffers that updates overwrite each tensor (by id) is, or is computed from with nothing else."""
+    sources: dict[int, tuple[Tensor, ...]] = {}
+    for node in nodes:
+        for tensor in node.inputs:
+            if tensor.place is not None and tensor.place.buffer in overwritten:
+                sources[id(tensor)] = (tensor,)
+        if node.output is not None and all(id(tensor) in sources for tensor in node.inputs):
+            sources[id(node.output)] = tuple(source for tensor in node.inputs for source in sources[id(tensor)])
+    return sources
+
+
+def _owners(nodes: Sequence[Node], sources: Mapping[int, tuple[Tensor, ...]]) -> dict[int, Node]:
+    """For each update (by id) and for each node that one update alone needs: that update.
+
+    A node that reads what updates overwrite, a weight, say, has no owner: its place in the order says what it reads.
+    """
+    needed: dict[int, set[Node | None]] = defaultdict(set)  # by whom, by the tensor's id
+    owner: dict[int, Node] = {}
+    for node in reversed(nodes):
+        if node.op.updates:
+            owner[id(node)] = node
+        elif node.output is not None and node.output.place is None and len(needed[id(node.output)]) == 1:
+            (update,) = needed[id(node.output)]
+            if update is not None and not any(sources.get(id(tensor)) for tensor in node.inputs):
+                owner[id(node)] = update
+        for tensor in node.inputs:
+            needed[id(tensor)].add(owner.get(id(node)))
+    return owner
 
 
 #: A stretch of a buffer, first and last element + 1, and the position of the node that reads or writes it.
