@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn import callbacks as callbacks_
 from fastnn import config, losses, metrics, optimizers
+from fastnn.configurable import whole
 from fastnn.data import as_rows, check_rows, check_weights, joined_weights
 from fastnn.graph import Tensor
 from fastnn.layers import Layer
@@ -40,6 +41,7 @@ class Compiled:
         self._optimizer: optimizers.Optimizer | None = None
         self._loss: losses.Loss | None = None
         self._asked_metrics: list[Any] = []
+        self.recompute: bool | int | None = None
         self._epochs = 0
         self._trained_by: int | None = None  # the process in which a fit is running; a forked child is free
         self._clear()
@@ -132,6 +134,7 @@ class Compiled:
         optimizer: str | optimizers.Optimizer = "rmsprop",
         loss: str | losses.Loss | None = None,
         metrics: str | metrics.Metric | Sequence[str | metrics.Metric | Callable[..., float]] | None = None,
+        recompute: bool | int | None = None,
     ) -> None:
         """Say how to train.
 
@@ -139,9 +142,25 @@ class Compiled:
             optimizer: name ("adam", "adamw", "sgd", "rmsprop") or Optimizer
             loss: name ("binary_crossentropy", "mse", "dice", ...) or Loss, also a sum of them
             metrics: names ("accuracy", "dice", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
+            recompute: what of the forward pass is computed again in the backward pass instead of being kept for it
+                (gradient checkpointing). None for nothing; a number of bytes for as little as is needed to train within
+                so much memory, besides data, weights and the optimizer's; True for as little memory as is worth it. All
+                results keep their bits. ``print(model.plan(batch_size=...))`` shows what is done again, and the bytes
+                (as "arena")
 
         Raises:
-            ValueError: one of them is unknown; the model stays as it was
+            ValueError: one of them is unknown; the model stays as it was. Bytes that are too few for a batch are an
+                error of ``fit``, which names the fewest possible
+
+        Example:
+            >>> from fastnn.applications import UNet
+            >>> model = UNet((128, 128, 1), classes=1, base_filters=16, depth=3, batch_norm=True)
+            >>> model.compile("adam", "dice")
+            >>> kept = model.plan(batch_size=8)
+            >>> model.compile("adam", "dice", recompute=4 * kept.arena_size * 2 // 3)
+            >>> less = model.plan(batch_size=8)
+            >>> less.arena_size <= kept.arena_size * 2 // 3, less.flops < 1.1 * kept.flops
+            (True, True)
         """
         chosen = optimizers.get(optimizer)
         if loss is None:
@@ -151,6 +170,7 @@ class Compiled:
         asked: list[Any] = [] if metrics is None else list(metrics) if several else [metrics]  # type: ignore[arg-type]
         asked = [m() if isinstance(m, type) else m for m in asked]
         self._check_metrics(asked, chosen_loss)
+        recompute = checked_recompute("compile", recompute)
         if self.dtype == "float64" and config.backend() != "numpy":
             raise ValueError(f"compile: float64 models need the numpy backend. Received: backend {config.backend()!r}")
         if chosen.owner is not None and chosen.owner() not in (None, self):
@@ -159,6 +179,7 @@ class Compiled:
             )
         chosen.owner, chosen.iterations = weakref.ref(self), 0
         self._optimizer, self._loss, self._asked_metrics = chosen, chosen_loss, asked
+        self.recompute = recompute
         self._clear()
 
     def _check_metrics(self, asked: list[Any], loss: losses.Loss) -> None:
@@ -213,3 +234,10 @@ class Compiled:
                 del self._programs[oldest]
             self._programs[key] = make()
         return self._programs[key]
+
+
+def checked_recompute(what: str, value: Any) -> bool | int | None:
+    """True, a number of bytes, or None."""
+    if value is None or isinstance(value, bool):
+        return value or None
+    return whole(what, "recompute", value)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastnn import config, losses, metrics, optimizers
 from fastnn.asking import asking_plan, prediction, within_memory
+from fastnn.compiling import checked_recompute
 from fastnn.configurable import describe, restore, whole
 from fastnn.graph import Tensor
 from fastnn.layers import LAYERS, Layer
@@ -265,6 +266,8 @@ class Model(Trainable):
                 "loss": describe(self._loss),
                 "metrics": [describe(m) for m in named],
             }
+            if self.recompute:
+                data["compile"]["recompute"] = self.recompute
             data["iterations"] = self._optimizer.iterations
             layout = Layout.of(self.trainable_weights)
             if self._slot_vectors is not None and self._optimizer.iterations:
@@ -283,9 +286,10 @@ class Model(Trainable):
         seed, epochs = whole(what, "seed", data["seed"], low=0), whole(what, "epochs", data["epochs"], low=0)
         if seed >= 2**64:
             raise ValueError(f"{what}: seed must be below 2**64. Received: {seed}")
-        optimizer, loss, asked = self._optimizer, self._loss, self._asked_metrics
+        optimizer, loss, asked, recompute = self._optimizer, self._loss, self._asked_metrics, self.recompute
         if "compile" in data:
             optimizer, loss, asked = _settings(data["compile"], what)
+            recompute = checked_recompute(what, data["compile"].get("recompute"))
             self._check_metrics(asked, loss)
             iterations = whole(what, "iterations", data.get("iterations", 0), low=0)
             if iterations >= 2**62:
@@ -308,7 +312,7 @@ class Model(Trainable):
                     f"{what}: {name} must be {self.dtype} of shape {shape}. "
                     f"Received: {arrays[name].dtype} of shape {arrays[name].shape}"
                 )
-        self._optimizer, self._loss, self._asked_metrics = optimizer, loss, asked
+        self._optimizer, self._loss, self._asked_metrics, self.recompute = optimizer, loss, asked, recompute
         self._clear()
         self.seed, self._epochs = seed, epochs
         for weight in self.weights:
@@ -521,7 +525,7 @@ def check_restorable(architecture: Mapping[str, Any], state: Mapping[str, Any]) 
 
 def _settings(compiled: Any, what: str) -> tuple[optimizers.Optimizer, losses.Loss, list[Any]]:
     """The optimizer, the loss and the metrics that ``Model.state`` described."""
-    if not isinstance(compiled, Mapping) or set(compiled) != {"optimizer", "loss", "metrics"}:
+    if not isinstance(compiled, Mapping) or set(compiled) - {"recompute"} != {"optimizer", "loss", "metrics"}:
         raise ValueError(f"{what}: compile must have optimizer, loss and metrics")
     if not isinstance(compiled["metrics"], list):
         raise ValueError(f"{what}: metrics must be a list")

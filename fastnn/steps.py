@@ -100,7 +100,7 @@ class TrainStep:
         self.layout = Layout.of(model.trainable_weights)
         roots = self._record(target, weight)
         name = f"{model.name}: training step"
-        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=name, passes=passes())
+        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=name, passes=passes(), recompute=model.recompute)
         self._versions = list(dict.fromkeys(weight.version for weight in model.weights))
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fastnn.graph import ALL, Node, Tensor, nodes_behind
 
@@ -18,10 +18,7 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
     weights are large, and should be gone before their gradient is made.
     """
     nodes = nodes_behind(roots)
-    overwritten = {
-        place.buffer for node in nodes for i in node.op.updates if (place := node.inputs[i].place) is not None
-    }
-    sources = _sources(nodes, overwritten)
+    sources = sources_of(nodes)
     owner = _owners(nodes, sources)
     order = [node for node in nodes if id(node) not in owner]
     owned: dict[int, list[Node]] = defaultdict(list)
@@ -35,13 +32,13 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
     def reads(node: Node, position: int) -> None:
         for source in (source for tensor in node.inputs for source in sources.get(id(tensor), ())):
             assert source.place is not None
-            readers[source.place.buffer].append((*_stretch(source), position))
+            readers[source.place.buffer].append((*stretch(source), position))
 
     for position, node in enumerate(order, start=1):
         assert node.output is not None
         makers[id(node.output)] = position
         if node.output.place is not None:
-            writers[node.output.place.buffer].append((*_stretch(node.output), position))
+            writers[node.output.place.buffer].append((*stretch(node.output), position))
         reads(node, position)
 
     after: dict[int, list[Node]] = defaultdict(list)
@@ -63,8 +60,11 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
     return result
 
 
-def _sources(nodes: Sequence[Node], overwritten: Collection[str]) -> dict[int, tuple[Tensor, ...]]:
+def sources_of(nodes: Sequence[Node]) -> dict[int, tuple[Tensor, ...]]:
     """What in the buffers that updates overwrite each tensor (by id) is, or is computed from with nothing else."""
+    overwritten = {
+        place.buffer for node in nodes for i in node.op.updates if (place := node.inputs[i].place) is not None
+    }
     sources: dict[int, tuple[Tensor, ...]] = {}
     for node in nodes:
         for tensor in node.inputs:
@@ -100,14 +100,14 @@ Touch = tuple[float, float, int]
 
 def _latest(ready: int, tensor: Tensor, touches: Sequence[Touch]) -> int:
     """The last position at which a part of a placed tensor is touched, if that is after ``ready``."""
-    first, end = _stretch(tensor)
+    first, end = stretch(tensor)
     for start, stop, position in touches:
         if position > ready and start < end and first < stop:
             ready = position
     return ready
 
 
-def _stretch(tensor: Tensor) -> tuple[float, float]:
+def stretch(tensor: Tensor) -> tuple[float, float]:
     """First and last element + 1 of a placed tensor (rows whose number is not known count as unbounded)."""
     assert tensor.place is not None
     size: float = 1
