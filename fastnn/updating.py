@@ -14,7 +14,7 @@ from fastnn.plan import aligned
 
 #: A weight with so many elements is updated by itself, right after its gradient, while both are in the cache. That
 #: gradient lives no longer than this.
-LARGE = 1 << 15
+LARGE = 1 << 14
 #: The gradient of a product with twice as many elements is made and used in slices of about so many.
 SLICE = 1 << 20
 

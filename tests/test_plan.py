@@ -298,13 +298,26 @@ def test_the_columns_of_a_printed_plan_are_aligned():
     assert all(line[at - 2 : at] == "  " and line[at] != " " for line in lines)
 
 
-def test_transformed_weights_are_gone_before_their_gradient_is_made():
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (2, ["winograd_weights", "winograd_conv_dx", "winograd_conv_dw", "sgd"]),
+        (16, ["winograd_weights", "winograd_conv_dw", "sgd", "winograd_conv_dx"]),
+    ],
+)
+def test_what_is_larger_is_not_there_with_the_gradient_of_the_weights(batch, expected):
+    """Transformed weights, 147456 numbers here, or the gradient that they carry back, 16384 a row."""
     layers = [Conv2D(64, 3, padding="same", input_shape=(16, 16, 64), activation="relu") for _ in range(2)]
     model = fastnn.Sequential(layers)
     model.compile("sgd", "mse")
-    names = ops(model.plan(batch_size=2))
-    start = names.index("winograd_conv_dx")
-    assert names[start : start + 3] == ["winograd_conv_dx", "winograd_conv_dw", "sgd"]
+    names = ops(model.plan(batch_size=batch))
+    start = max(n for n, name in enumerate(names) if name == "winograd_weights")
+    assert names[start : start + 4] == expected
+
+
+def test_memory_is_packed_without_a_gap_where_the_largest_first_would_leave_one():
+    lifetimes = [Lifetime(size * 16, first, last) for size, first, last in ((3, 2, 2), (2, 4, 5), (2, 2, 5), (2, 4, 6))]
+    assert assign(lifetimes)[1] == 6 * 16
 
 
 @pytest.mark.parametrize("clip", [{}, {"clipvalue": 0.01}, {"clipnorm": 0.1}, {"global_clipnorm": 0.1}])

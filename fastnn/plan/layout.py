@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from fastnn.graph import ALL, Node, Place, Shape, Tensor
+from fastnn.graph import ALL, Node, Place, Tensor
 from fastnn.plan.memory import Lifetime, aligned, assign
-from fastnn.plan.schedule import views
+from fastnn.plan.schedule import elements, views
 
 #: The buffers that a Plan lays out and a Program allocates; the others are handed in at run time.
 ARENA, CONSTANTS = "arena", "constants"
@@ -162,11 +162,3 @@ def _split(nodes: Sequence[Node], weights: Collection[str]) -> tuple[list[Node],
 def sized_inputs(node: Node, batch: int) -> list[tuple[int, ...]]:
     """The shapes of a node's inputs with the batch size filled in."""
     return [tuple(batch if size is None or size == ALL else size for size in t.shape) for t in node.inputs]
-
-
-def elements(shape: Shape, batch: int) -> int:
-    """How many numbers an array of this shape has."""
-    size = 1
-    for extent in shape:
-        size *= batch if extent is None or extent == ALL else extent
-    return size

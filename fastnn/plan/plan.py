@@ -9,10 +9,10 @@ from fastnn.graph import Node, Place, Shape, Tensor, format_shape
 from fastnn.ops.declare import Op
 from fastnn.plan.algorithms import choose
 from fastnn.plan.fuse import epilogues
-from fastnn.plan.layout import ARENA, CONSTANTS, Layout, elements, sized_inputs
+from fastnn.plan.layout import ARENA, CONSTANTS, Layout, sized_inputs
 from fastnn.plan.norms import fused_norms
 from fastnn.plan.recompute import Unreachable, recomputed
-from fastnn.plan.schedule import schedule
+from fastnn.plan.schedule import elements, schedule
 
 #: From roots to what each root becomes.
 Pass = Callable[[Sequence[Tensor | Node]], Mapping[Tensor | Node, Any]]
@@ -95,7 +95,7 @@ class Plan:
         self.name = name
         self.batch = batch
         self.dtype = dtype
-        nodes = schedule(roots)
+        nodes = schedule(roots, batch)
         layout = Layout(nodes, batch, weights)
         once = len(layout.steps)
         if recompute:

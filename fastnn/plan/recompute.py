@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fastnn.graph import Node, Tensor
-from fastnn.plan.layout import Layout, elements, lifetimes, sized_inputs
+from fastnn.plan.layout import Layout, lifetimes, sized_inputs
 from fastnn.plan.memory import aligned
-from fastnn.plan.schedule import sources_of, stretch, views
+from fastnn.plan.schedule import elements, sources_of, stretch, views
 
 #: What may be done again for as little memory as possible, as a share of all operations: about one more forward pass.
 #: And for a limit that is asked for.

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from fastnn.graph import ALL, Node, Tensor, nodes_behind
+from fastnn.graph import ALL, Node, Shape, Tensor, nodes_behind
 
 
-def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
+def schedule(roots: Sequence[Tensor | Node], batch: int = 1) -> list[Node]:
     """The nodes behind ``roots`` in the order in which they run; what no root needs is left out.
 
     Nodes keep the order of their creation, but each one that updates its inputs in place moves up to right after the
     last node that it has to wait for, and what only it needs, the gradient first of all, is made right before it: so
     it finds the gradient still in the cache, and the gradient's memory is soon free again. It waits for whatever makes
-    its inputs and for whatever reads the memory that it overwrites, or what was computed from that alone: transformed
-    weights are large, and should be gone before their gradient is made.
+    its inputs and for whatever reads the memory that it overwrites. Of what is computed from that memory alone and is
+    read after it, transformed weights, say, and of what that reader makes of it in a ``batch``, the larger one should
+    not be there yet or be gone again while the gradient is made.
     """
     nodes = nodes_behind(roots)
     sources = sources_of(nodes)
@@ -30,9 +31,13 @@ def schedule(roots: Sequence[Tensor | Node]) -> list[Node]:
     readers: dict[str, list[Touch]] = defaultdict(list)
 
     def reads(node: Node, position: int) -> None:
-        for source in (source for tensor in node.inputs for source in sources.get(id(tensor), ())):
-            assert source.place is not None
-            readers[source.place.buffer].append((*stretch(source), position))
+        for tensor in node.inputs:
+            computed = tensor.node is not None and not tensor.node.op.view
+            if computed and node.output is not None and elements(tensor.shape, 1) < elements(node.output.shape, batch):
+                continue
+            for source in sources.get(id(tensor), ()):
+                assert source.place is not None
+                readers[source.place.buffer].append((*stretch(source), position))
 
     for position, node in enumerate(order, start=1):
         assert node.output is not None
@@ -123,3 +128,11 @@ def views(nodes: Sequence[Node]) -> dict[int, Tensor]:
         if node.op.view:
             behind[id(node.output)] = behind.get(id(node.inputs[0]), node.inputs[0])
     return behind
+
+
+def elements(shape: Shape, batch: int) -> int:
+    """How many numbers an array of this shape has."""
+    size = 1
+    for extent in shape:
+        size *= batch if extent is None or extent == ALL else extent
+    return size
