@@ -85,11 +85,11 @@ def test_the_bits_are_those_for_any_number_of_threads(threads):
     assert weights == [weight.tobytes() for weight in trained(None)[0].get_weights()]
 
 
-@pytest.mark.parametrize("share", [0.9, 0.75, 0.6])
+@pytest.mark.parametrize("share", [0.9, 0.8, 0.7])
 @pytest.mark.parametrize(
     ("make", "most"),
     [
-        (lambda: UNet((64, 64, 1), 1, base_filters=8, depth=3), 1.5),
+        (lambda: UNet((128, 128, 1), 1, base_filters=8, depth=3), 1.5),
         (lambda: UNet((64, 64, 1), 1, base_filters=8, depth=3, batch_norm=True), 1.3),
         (lambda: ResNet18((64, 64, 3), 10), 1.25),
         (lambda: GoogLeNet((96, 96, 3), 10), 1.1),

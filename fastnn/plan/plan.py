@@ -9,10 +9,14 @@ from fastnn.graph import Node, Place, Shape, Tensor, format_shape
 from fastnn.ops.declare import Op
 from fastnn.plan.algorithms import choose
 from fastnn.plan.fuse import epilogues
+from fastnn.plan.joins import parted
 from fastnn.plan.layout import ARENA, CONSTANTS, Layout, sized_inputs
 from fastnn.plan.norms import fused_norms
 from fastnn.plan.recompute import Unreachable, recomputed
 from fastnn.plan.schedule import elements, schedule
+
+#: Copies are made for memory where it falls to this share.
+WORTH = 0.97
 
 #: From roots to what each root becomes.
 Pass = Callable[[Sequence[Tensor | Node]], Mapping[Tensor | Node, Any]]
@@ -97,17 +101,22 @@ class Plan:
         self.dtype = dtype
         nodes = schedule(roots, batch)
         layout = Layout(nodes, batch, weights)
+        orders = [nodes]
+        if len(other := parted(nodes)) > len(nodes):
+            orders.append(other)
+            less = Layout(other, batch, weights)
+            layout = less if less.arena_size < WORTH * layout.arena_size else layout
         once = len(layout.steps)
         if recompute:
             try:
                 limit = None if recompute is True else recompute // self._width
-                layout = recomputed(nodes, batch, limit, weights)
+                layout = recomputed(orders, batch, limit, weights)
             except Unreachable as error:
                 raise ValueError(
                     f"{name}: a batch of {batch} rows needs {self._width * error.elements} bytes at least, besides "
                     f"weights and optimizer. Received: recompute={recompute}"
                 ) from None
-        self.repeated = len(layout.steps) - once
+        self.repeated = max(0, len(layout.steps) - once)
         self.constants = [self._step(node, layout) for node in layout.constants]
         self.steps = [self._step(node, layout) for node in layout.steps]
         self.arena_size, self.constants_size = layout.arena_size, layout.constants_size

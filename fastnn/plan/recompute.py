@@ -252,19 +252,36 @@ def flops_of(node: Node, batch: int) -> float:
     return node.op.count_flops(*sized_inputs(node, batch), **node.attrs)
 
 
-def recomputed(nodes: Sequence[Node], batch: int, limit: int | None, weights: Collection[str] = ()) -> Layout:
+def recomputed(
+    orders: Sequence[Sequence[Node]], batch: int, limit: int | None, weights: Collection[str] = ()
+) -> Layout:
     """Nodes that do the same with less memory, and where everything lives.
 
     Args:
-        nodes: in the order in which they run
+        orders: nodes in the order in which they run; the one that leads to the better result is taken
         batch: the largest batch
         limit: most elements of the arena; as few operations as possible are done again for that. None for as few
             elements as are worth it
         weights: see ``Layout``
 
     Raises:
-        ValueError: the limit cannot be reached; says in elements what can be
+        Unreachable: the limit cannot be kept
     """
+    found = []
+    least = -1
+    for nodes in orders:
+        try:
+            found.append(_recomputed(nodes, batch, limit, weights))
+        except Unreachable as error:
+            least = error.elements if least < 0 else min(least, error.elements)
+    if not found:
+        raise Unreachable(least)
+    if limit is None:
+        return min(found, key=lambda layout: layout.arena_size)
+    return min(found, key=lambda layout: sum(flops_of(node, batch) for node in layout.steps))
+
+
+def _recomputed(nodes: Sequence[Node], batch: int, limit: int | None, weights: Collection[str]) -> Layout:
     steps = Steps(nodes, batch)
     flops = sum(flops_of(node, batch) for node in nodes)
     found = Layout(nodes, batch, weights)
@@ -317,12 +334,26 @@ def _within(steps: Steps, limit: int, budget: float) -> Steps:
             if steps.again + sum(choice.flops for choice in taken) <= budget:
                 other = steps.without(taken)
                 if other.above(limit) < steps.above(limit):
-                    steps = other
+                    steps = other if other.peak > limit else _fewest(steps, taken, limit)
                     break
             if len(taken) == 1:
                 hopeless.add(id(taken[0].tensor))
             most = len(taken) // 2
     return steps
+
+
+def _fewest(steps: Steps, taken: Sequence[Choice], limit: int) -> Steps:
+    """The steps without the first few of the choices; all of them are enough for the limit."""
+    low, high = 0, len(taken)
+    found = steps.without(taken)
+    while high - low > 1:
+        count = (low + high) // 2
+        fewer = steps.without(taken[:count])
+        if fewer.peak > limit:
+            low = count
+        else:
+            found, high = fewer, count
+    return found
 
 
 def _together(choices: Sequence[Choice], most: int, live: np.ndarray, limit: int) -> list[Choice]:
