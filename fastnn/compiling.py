@@ -143,10 +143,10 @@ class Compiled:
             loss: name ("binary_crossentropy", "mse", "dice", ...) or Loss, also a sum of them
             metrics: names ("accuracy", "dice", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
             recompute: what of the forward pass is computed again in the backward pass instead of being kept for it
-                (gradient checkpointing). None for nothing; a number of bytes for as little as is needed to train within
-                so much memory, besides data, weights and the optimizer's; True for as little memory as is worth it. All
-                results keep their bits. ``print(model.plan(batch_size=...))`` shows what is done again, and the bytes
-                (as "arena")
+                (gradient checkpointing). None for what takes next to no time, such as a normalization; a number of
+                bytes for as little as is needed to train within so much memory, besides data, weights and the
+                optimizer's; True for as little memory as is worth it; False for nothing. All results keep their bits.
+                ``print(model.plan(batch_size=...))`` shows what is done again, and the bytes (as "arena")
 
         Raises:
             ValueError: one of them is unknown; the model stays as it was. Bytes that are too few for a batch are an
@@ -155,7 +155,7 @@ class Compiled:
         Example:
             >>> from fastnn.applications import UNet
             >>> model = UNet((128, 128, 1), classes=1, base_filters=16, depth=3, batch_norm=True)
-            >>> model.compile("adam", "dice")
+            >>> model.compile("adam", "dice", recompute=False)
             >>> kept = model.plan(batch_size=8)
             >>> model.compile("adam", "dice", recompute=4 * kept.arena_size * 2 // 3)
             >>> less = model.plan(batch_size=8)
@@ -237,7 +237,7 @@ class Compiled:
 
 
 def checked_recompute(what: str, value: Any) -> bool | int | None:
-    """True, a number of bytes, or None."""
+    """A number of bytes, True, False or None."""
     if value is None or isinstance(value, bool):
-        return value or None
+        return value
     return whole(what, "recompute", value)

@@ -266,7 +266,7 @@ class Model(Trainable):
                 "loss": describe(self._loss),
                 "metrics": [describe(m) for m in named],
             }
-            if self.recompute:
+            if self.recompute is not None:
                 data["compile"]["recompute"] = self.recompute
             data["iterations"] = self._optimizer.iterations
             layout = Layout.of(self.trainable_weights)

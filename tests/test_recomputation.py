@@ -62,7 +62,7 @@ def trained(recompute, optimizer="adam"):
 
 
 def test_every_bit_of_training_stays(backend):
-    model, history = trained(None)
+    model, history = trained(False)
     kept = model.plan(batch_size=8)
     for recompute in (True, 4 * kept.arena_size * 3 // 4):
         again, same = trained(recompute)
@@ -98,12 +98,23 @@ def test_the_bits_are_those_for_any_number_of_threads(threads):
 def test_a_bound_is_held_for_few_operations(make, most, share):
     model = make()
     loss = "binary_crossentropy" if model.output_shape[-1] == 1 else "sparse_categorical_crossentropy"
-    model.compile("adam", loss)
+    model.compile("adam", loss, recompute=False)
     kept = model.plan(batch_size=8)
     model.compile("adam", loss, recompute=int(4 * share * kept.arena_size))
     plan = model.plan(batch_size=8)
     assert plan.arena_size <= share * kept.arena_size
     assert plan.flops <= most * kept.flops
+
+
+def test_what_takes_next_to_no_time_is_done_again_unasked():
+    model = ResNet18((128, 128, 3), 10)
+    model.compile("adam", "sparse_categorical_crossentropy", recompute=False)
+    kept = model.plan(batch_size=16)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    plan = model.plan(batch_size=16)
+    assert plan.arena_size < 0.75 * kept.arena_size
+    assert plan.flops < 1.002 * kept.flops
+    assert kept.repeated == 0 < plan.repeated
 
 
 def test_nothing_is_done_again_for_a_bound_that_holds_anyway():
@@ -153,9 +164,10 @@ def test_a_saved_model_keeps_its_bound(tmp_path):
     loaded = fastnn.load_model(tmp_path / "model.fnn")
     assert loaded.recompute is True
     assert str(loaded.plan(batch_size=8)) == str(model.plan(batch_size=8))
-    plain, _ = trained(None)
-    plain.save(tmp_path / "plain.fnn")
-    assert fastnn.load_model(tmp_path / "plain.fnn").recompute is None
+    for value in (None, False, 10**9):
+        plain, _ = trained(value)
+        plain.save(tmp_path / "plain.fnn")
+        assert fastnn.load_model(tmp_path / "plain.fnn").recompute is value or value == 10**9
 
 
 def test_a_chain_is_kept_in_segments():

@@ -12,7 +12,7 @@ from fastnn.plan.fuse import epilogues
 from fastnn.plan.joins import parted
 from fastnn.plan.layout import ARENA, CONSTANTS, Layout, sized_inputs
 from fastnn.plan.norms import fused_norms
-from fastnn.plan.recompute import Unreachable, recomputed
+from fastnn.plan.recompute import Unreachable, recomputed, slimmed
 from fastnn.plan.schedule import elements, schedule
 
 #: Copies are made for memory where it falls to this share.
@@ -69,7 +69,7 @@ class Plan:
         weights: names of buffers that seldom change. What depends on them alone is computed when a Program is told to
             ``prepare``, and kept
         recompute: True to keep as little as possible of what can be computed again when it is needed, or the most bytes
-            that the arena may have
+            that the arena may have; None for what costs next to no time, False for nothing
 
     Raises:
         ValueError: so few bytes are not enough
@@ -105,9 +105,12 @@ class Plan:
         if len(other := parted(nodes)) > len(nodes):
             orders.append(other)
             less = Layout(other, batch, weights)
-            layout = less if less.arena_size < WORTH * layout.arena_size else layout
+            if less.arena_size < WORTH * layout.arena_size:
+                nodes, layout = other, less
         once = len(layout.steps)
-        if recompute:
+        if recompute is None:
+            layout = slimmed(nodes, layout, weights)
+        elif recompute is not False:
             try:
                 limit = None if recompute is True else recompute // self._width
                 layout = recomputed(orders, batch, limit, weights)

@@ -6,6 +6,7 @@ numbers, so all results keep their bits.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -21,6 +22,9 @@ from fastnn.plan.schedule import elements, sources_of, stretch, views
 #: What may be done again for as little memory as possible, as a share of all operations: about one more forward pass.
 #: And for a limit that is asked for.
 SHARE, LARGEST_SHARE = 0.35, 2.0
+#: What may be done again without being asked for: it takes next to no time. And the share of the memory that it has to
+#: leave free, of an arena of so many elements or more, to be worth a thought.
+UNASKED, FREED, THOUGHT = 0.0015, 0.1, 1 << 22
 #: How closely the least memory is looked for: to one part in two to this power.
 ROUNDS = 8
 
@@ -144,8 +148,10 @@ class Steps:
             latest[id(node.output)] = end
         return latest
 
-    def choices(self, limit: int) -> list[Choice]:
-        """What could be made again to need less than now where that is more than ``limit``; the best first."""
+    def choices(self, limit: int, most: float = math.inf) -> list[Choice]:
+        """What could be made again, with no more than so many operations, to need less than now where that is more than
+        ``limit``; the best first.
+        """
         sources = sources_of(self.nodes)
         high = np.flatnonzero(self.live > limit)
         found: list[tuple[float, Choice]] = []
@@ -161,7 +167,7 @@ class Steps:
                 continue
             for recursive in (False, True):
                 choice = self._choice(node.output, first, again, recursive, sources)
-                if choice is not None:
+                if choice is not None and choice.flops <= most:
                     worth = choice.worth(self.live, limit)
                     if worth > 0:
                         found.append((worth, choice))
@@ -281,6 +287,18 @@ def recomputed(
     return min(found, key=lambda layout: sum(flops_of(node, batch) for node in layout.steps))
 
 
+def slimmed(nodes: Sequence[Node], layout: Layout, weights: Collection[str] = ()) -> Layout:
+    """The layout of ``nodes``, or one with less memory that costs next to no time."""
+    if layout.arena_size < THOUGHT:
+        return layout
+    steps = Steps(nodes, layout.batch)
+    budget = UNASKED * sum(flops_of(node, layout.batch) for node in nodes)
+    lighter = _within(steps, steps.peak * 2 // 3, budget)
+    if lighter.peak > (1.0 - FREED) * steps.peak:
+        return layout
+    return min(layout, Layout(lighter.nodes, layout.batch, weights), key=lambda found: found.arena_size)
+
+
 def _recomputed(nodes: Sequence[Node], batch: int, limit: int | None, weights: Collection[str]) -> Layout:
     steps = Steps(nodes, batch)
     flops = sum(flops_of(node, batch) for node in nodes)
@@ -325,17 +343,17 @@ def _within(steps: Steps, limit: int, budget: float) -> Steps:
     """Steps that need at most ``limit`` elements, or near to that where it would take more operations than so many."""
     hopeless: set[int] = set()  # tensors whose choice made nothing better
     while steps.peak > limit:
-        choices = [choice for choice in steps.choices(limit) if id(choice.tensor) not in hopeless]
+        left = budget - steps.again
+        choices = [c for c in steps.choices(limit, left) if id(c.tensor) not in hopeless]
         if not choices:
             break
         most = len(choices)
         while most:
-            taken = _together(choices, most, steps.live, limit)
-            if steps.again + sum(choice.flops for choice in taken) <= budget:
-                other = steps.without(taken)
-                if other.above(limit) < steps.above(limit):
-                    steps = other if other.peak > limit else _fewest(steps, taken, limit)
-                    break
+            taken = _together(choices, most, steps.live, limit, left)
+            other = steps.without(taken)
+            if other.above(limit) < steps.above(limit):
+                steps = other if other.peak > limit else _fewest(steps, taken, limit)
+                break
             if len(taken) == 1:
                 hopeless.add(id(taken[0].tensor))
             most = len(taken) // 2
@@ -356,8 +374,10 @@ def _fewest(steps: Steps, taken: Sequence[Choice], limit: int) -> Steps:
     return found
 
 
-def _together(choices: Sequence[Choice], most: int, live: np.ndarray, limit: int) -> list[Choice]:
-    """The first of the choices that do not touch each other: ``most``, or as many as are needed for ``limit``."""
+def _together(choices: Sequence[Choice], most: int, live: np.ndarray, limit: int, left: float) -> list[Choice]:
+    """The first of the choices that do not touch each other: ``most``, or as many as are needed for ``limit`` or as
+    take no more than the operations that are left.
+    """
     live = live.copy()
     taken: list[Choice] = []
     gone: set[int] = set()
@@ -367,7 +387,8 @@ def _together(choices: Sequence[Choice], most: int, live: np.ndarray, limit: int
             break
         group = {id(made) for made in choice.group}
         inputs = {id(tensor) for made in choice.group if made.node is not None for tensor in made.node.inputs}
-        if not (group & (read | gone) or inputs & gone):
+        if choice.flops <= left and not (group & (read | gone) or inputs & gone):
+            left -= choice.flops
             choice.shift(live)
             taken.append(choice)
             gone |= group
