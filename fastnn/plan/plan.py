@@ -91,7 +91,7 @@ class Plan:
         name: str = "",
         passes: Sequence[Pass] = (fused_norms, epilogues, choose),
         weights: Collection[str] = (),
-        recompute: bool | int | None = None,
+        recompute: bool | int | None = False,
     ) -> None:
         for improve in passes:
             rewritten = improve(roots)
