@@ -2,6 +2,7 @@
 
 POINTWISE_1(scale, v_set((float)attr->factor) * x)
 POINTWISE_2(subtract, g - x)
+POINTWISE_2(add_relu, act_relu(g + x))
 POINTWISE_2(maximum, v_top(g, x))
 POINTWISE_2(minimum, v_select(v_equal(x, x), v_min(x, g), x))
 
@@ -18,5 +19,18 @@ static void kernel_maximum_dx(const struct step *step, const struct lane *lane)
             const vf share = v_load_n(g + i, left), x = v_load_n(a + i, left), y = v_load_n(b + i, left);
             const vf rest = v_select(v_equal(x, y), half * share, v_zero());
             v_store_n(da + i, v_select(v_less(y, x), share, rest), left);
+        }
+}
+
+/* dx = a + b where y > 0 */
+static void kernel_add_relu_dx(const struct step *step, const struct lane *lane)
+{
+    const float *a = step->in[0].data, *b = step->in[1].data, *y = step->in[2].data;
+    float *dx = step->out[0].data;
+    const int64_t total = elements(&step->out[0]);
+    EACH_TASK(total)
+        for (int64_t i = at; i < at + n; i += VL) {
+            const int64_t left = at + n - i;
+            v_store_n(dx + i, act_relu_dx(v_load_n(a + i, left) + v_load_n(b + i, left), v_load_n(y + i, left)), left);
         }
 }

@@ -13,6 +13,7 @@ enum {
     K_PART = 512,      /* longest chain of a product */
     TILES_MAX = 112,   /* of a block */
     TILES_GRADIENT = 84, /* of a block of the weights' gradient, at least: dU is read and written once a block */
+    GRADIENT_FLOATS = 5 << 20, /* as in fastnn/ops/winograd.py: most of dU at a time, unless V is larger */
     FILTERS = 4 * PANEL, /* most filters of a block */
     BLOCK_FLOATS = 320 << 10, /* V and M are not larger than this ... */
     U_NEAR = 192 << 10, /* floats: more will not stay in the second-level cache beside V and M */
@@ -669,11 +670,12 @@ INLINE void weight_gradient(const int high, const int taps, float *dw, int64_t t
         }
 }
 
-/* dw (KD, KH, KW, C, F) = G' dU G, dU (parts; P, panels, K, 32) summed over the parts in order */
-static void winograd_gradient_end(const struct winograd *g, float *dw, const float *du, int64_t parts,
-                                  const struct lane *lane)
+/* dw (KD, KH, KW, C, F), its panels q0 .. q1 - 1, = G' dU G, dU (parts; P, these panels, K, 32) summed over the parts in
+ * order */
+static void winograd_gradient_end(const struct winograd *g, float *dw, const float *du, int64_t parts, int64_t q0,
+                                  int64_t q1, const struct lane *lane)
 {
-    const int64_t panels = (g->f + PANEL - 1) / PANEL, apart = panels * g->k * PANEL, c = g->w.c;
+    const int64_t panels = q1 - q0, apart = panels * g->k * PANEL, c = g->w.c;
     const int64_t taps_w = g->w.kernel[AXIS_W], taps_h = g->w.kernel[AXIS_H], blocks = (c + BLOCK_K - 1) / BLOCK_K;
     float matrix[POINTS][5], *block = lane->scratch;
     kernel_matrix(matrix, (int)taps_w);
@@ -690,8 +692,8 @@ static void winograd_gradient_end(const struct winograd *g, float *dw, const flo
             }
         }
         for (int64_t row = 0; row < rows; row++)
-            for (int64_t i = 0; i < PANEL && panel * PANEL + i < g->f; i += VL) {
-                const int64_t column = panel * PANEL + i, n = g->f - column;
+            for (int64_t i = 0; i < PANEL && (q0 + panel) * PANEL + i < g->f; i += VL) {
+                const int64_t column = (q0 + panel) * PANEL + i, n = g->f - column;
                 float *to = dw + (d * taps_h * taps_w * c + c0 + row) * g->f + column;
                 const float *at = block + row * PANEL + i;
                 if (taps_h == 1 && taps_w == 3) weight_gradient(1, 3, to, c * g->f, at, matrix, n);
@@ -702,17 +704,16 @@ static void winograd_gradient_end(const struct winograd *g, float *dw, const flo
     }
 }
 
-/* dw (*kernel, C, F) from x (N, ..., C) and dy (N, ..., F) */
-static void kernel_winograd_conv_dw(const struct step *s, const struct lane *lane)
+/* Panels q0 .. q1 - 1 of dU (parts; P, these panels, K, 32): the sum over tiles, in `parts` parts */
+static void winograd_gradient_sums(const struct winograd *whole_g, const struct step *s, int64_t parts, int64_t q0,
+                                   int64_t q1, const struct lane *lane)
 {
-    const struct winograd g = winograd_of(&s->in[0], &s->in[1], &s->attr);
+    const struct winograd g = *whole_g;
     const float *x = s->in[0].data, *dy = s->in[1].data;
     const int64_t panels = (g.f + PANEL - 1) / PANEL, c_floats = (g.w.c + VL - 1) / VL * VL;
-    const int64_t blocks_c = (g.w.c + PANEL - 1) / PANEL, depth = g.w.kernel[AXIS_D], apart_u = panels * g.k * PANEL;
-    int64_t parts = 65536 / (g.k * g.f); /* as tile_parts in fastnn/ops/winograd.py */
-    parts = parts < 1 ? 1 : parts > 8 ? 8 : parts;
+    const int64_t blocks_c = (g.w.c + PANEL - 1) / PANEL, depth = g.w.kernel[AXIS_D], apart_u = (q1 - q0) * g.k * PANEL;
     int64_t groups = 1; /* of filters */
-    while (parts * groups < lane->count && groups * 2 <= panels) groups *= 2;
+    while (parts * groups < lane->count && groups * 2 <= q1 - q0) groups *= 2;
     const int64_t room = ((int64_t)(TEAM_SCRATCH / sizeof(float)) - c_floats) / g.points - 2 * VL;
     const int64_t whole = (depth * blocks_c + panels) * PANEL; /* not what a group of filters takes: the blocks must not depend on lanes */
     int64_t most = BLOCK_FLOATS / (g.points * whole);
@@ -723,7 +724,7 @@ static void kernel_winograd_conv_dw(const struct step *s, const struct lane *lan
     for (int64_t task = lane->id; task < parts * groups; task += lane->count) {
         const int64_t part = task / groups, group = task % groups;
         const int64_t first = part * g.tiles / parts, last = (part + 1) * g.tiles / parts;
-        const int64_t p0 = group * panels / groups, p1 = (group + 1) * panels / groups;
+        const int64_t p0 = q0 + group * (q1 - q0) / groups, p1 = q0 + (group + 1) * (q1 - q0) / groups;
         const int64_t width = (p1 - p0) * PANEL;
         float *to = du + part * g.points * apart_u;
         const int64_t blocks = last > first ? (last - first + most - 1) / most : 1;
@@ -743,13 +744,29 @@ static void kernel_winograd_conv_dw(const struct step *s, const struct lane *lan
                     for (int64_t part_k = 0; part_k < depth * blocks_c; part_k++) { /* both factors are in the first-level cache */
                         const int64_t c0 = part_k % blocks_c * PANEL, rows = g.w.c - c0 < PANEL ? g.w.c - c0 : PANEL;
                         const int64_t row = part_k / blocks_c * g.w.c + c0;
-                        panel_product(ALONG_ROWS, to + point * apart_u + (panel * g.k + row) * PANEL, PANEL,
+                        panel_product(ALONG_ROWS, to + point * apart_u + ((panel - q0) * g.k + row) * PANEL, PANEL,
                                       v + point * apart_v + part_k * t * PANEL, PANEL,
                                       m + point * apart_m + (panel - p0) * t * PANEL, PANEL, rows, columns, t, block == 0, NULL, 0);
                     }
                 }
         }
     }
-    team_barrier(lane);
-    winograd_gradient_end(&g, s->out[0].data, du, parts, lane);
+}
+
+/* dw (*kernel, C, F) from x (N, ..., C) and dy (N, ..., F), some panels at a time, as _dw_workspace in fastnn/ops/winograd.py */
+static void kernel_winograd_conv_dw(const struct step *s, const struct lane *lane)
+{
+    const struct winograd g = winograd_of(&s->in[0], &s->in[1], &s->attr);
+    const int64_t panels = (g.f + PANEL - 1) / PANEL;
+    int64_t parts = 65536 / (g.k * g.f), band = 1;
+    parts = parts < 1 ? 1 : parts > 8 ? 8 : parts;
+    const int64_t most = 3 * g.points * g.k * g.tiles > GRADIENT_FLOATS ? 3 * g.points * g.k * g.tiles : GRADIENT_FLOATS;
+    while (band < panels && parts * g.points * g.k * PANEL * band * 2 <= most) band *= 2;
+    for (int64_t q0 = 0; q0 < panels; q0 += band) {
+        const int64_t q1 = q0 + band < panels ? q0 + band : panels;
+        if (q0) team_barrier(lane);
+        winograd_gradient_sums(&g, s, parts, q0, q1, lane);
+        team_barrier(lane);
+        winograd_gradient_end(&g, s->out[0].data, s->workspace, parts, q0, q1, lane);
+    }
 }

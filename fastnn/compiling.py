@@ -11,6 +11,7 @@ import numpy as np
 
 from fastnn import callbacks as callbacks_
 from fastnn import config, metrics, optimizers
+from fastnn.configurable import whole
 from fastnn.data import as_rows, check_rows, check_weights, joined_weights
 from fastnn.ends import KINDS, Side, buffer_name
 from fastnn.graph import Tensor
@@ -19,7 +20,7 @@ from fastnn.layers.base import Training, Weight
 from fastnn.objectives import Measure, Objectives, of_output
 from fastnn.plan import zeros
 from fastnn.sources import Parts, Wanted, unpack
-from fastnn.steps import Layout
+from fastnn.updating import Layout
 
 #: A model keeps so many Programs and what belongs to them.
 PROGRAMS = 12
@@ -46,6 +47,7 @@ class Compiled:
         self.stop_training = False
         self._optimizer: optimizers.Optimizer | None = None
         self._objectives: Objectives | None = None
+        self.recompute: bool | int | None = None
         self._epochs = 0
         self._trained_by: int | None = None  # the process in which a fit is running; a forked child is free
         self._clear()
@@ -146,6 +148,7 @@ class Compiled:
         loss: Any = None,
         metrics: Any = None,
         loss_weights: Any = None,
+        recompute: bool | int | None = None,
     ) -> None:
         """Say how to train.
 
@@ -154,6 +157,11 @@ class Compiled:
             loss: name ("binary_crossentropy", "mse", "dice", ...) or Loss, also a sum of them
             metrics: names ("accuracy", "dice", ...), Metrics or functions ``f(y_true, y_pred)`` of two arrays, or one
             loss_weights: numbers that the losses are multiplied with before they are added; 1 if None
+            recompute: what of the forward pass is computed again in the backward pass instead of being kept for it
+                (gradient checkpointing). None for what takes next to no time, such as a normalization; a number of
+                bytes for as little as is needed to train within so much memory, besides data, weights and the
+                optimizer's; True for as little memory as is worth it; False for nothing. All results keep their bits.
+                ``print(model.plan(batch_size=...))`` shows what is done again, and the bytes (as "arena")
 
         For a model with several outputs, ``loss``, ``metrics`` (then lists of such) and ``loss_weights`` are lists with
         one entry an output, or dicts by the outputs' names: the keys of the dict of outputs, or the names of the layers
@@ -161,7 +169,8 @@ class Compiled:
         The logs have the weighted sum as "loss", and "<name>_loss" and "<name>_<metric>" of each output.
 
         Raises:
-            ValueError: one of them is unknown, or of an output that is not there; the model stays as it was
+            ValueError: one of them is unknown, or of an output that is not there; the model stays as it was. Bytes
+                that are too few for a batch are an error of ``fit``, which names the fewest possible
 
         Example:
             >>> import numpy as np
@@ -175,9 +184,21 @@ class Compiled:
             >>> history = model.fit(np.ones((8, 4)), {"ill": np.ones(8), "days": np.arange(8)}, verbose=0)
             >>> list(history.history)
             ['loss', 'ill_loss', 'days_loss', 'ill_accuracy']
+
+            Two thirds of the memory:
+
+            >>> from fastnn.applications import UNet
+            >>> model = UNet((128, 128, 1), classes=1, base_filters=16, depth=3, batch_norm=True)
+            >>> model.compile("adam", "dice", recompute=False)
+            >>> kept = model.plan(batch_size=8)
+            >>> model.compile("adam", "dice", recompute=4 * kept.arena_size * 2 // 3)
+            >>> less = model.plan(batch_size=8)
+            >>> less.arena_size <= kept.arena_size * 2 // 3, less.flops < 1.1 * kept.flops
+            (True, True)
         """
         chosen = optimizers.get(optimizer)
         objectives = Objectives.of(self.output_side, loss, loss_weights, metrics)
+        recompute = checked_recompute("compile", recompute)
         if self.dtype == "float64" and config.backend() != "numpy":
             raise ValueError(f"compile: float64 models need the numpy backend. Received: backend {config.backend()!r}")
         if chosen.owner is not None and chosen.owner() not in (None, self):
@@ -186,6 +207,7 @@ class Compiled:
             )
         chosen.owner, chosen.iterations = weakref.ref(self), 0
         self._optimizer, self._objectives = chosen, objectives
+        self.recompute = recompute
         self._clear()
 
     # ------------------------------------------------------------------ data and programs
@@ -329,3 +351,10 @@ def _one_each(given: Any, count: int) -> bool:
         and len(given) == count
         and all(each is None or np.ndim(each) > 0 for each in given)
     )
+
+
+def checked_recompute(what: str, value: Any) -> bool | int | None:
+    """A number of bytes, True, False or None."""
+    if value is None or isinstance(value, bool):
+        return value
+    return whole(what, "recompute", value)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastnn import config, metrics, optimizers
 from fastnn.asking import asking_plan, prediction, within_memory
+from fastnn.compiling import checked_recompute
 from fastnn.configurable import describe, restore, whole
 from fastnn.ends import Side, flatten, in_form
 from fastnn.graph import Tensor
@@ -25,9 +26,10 @@ from fastnn.layers.core import InputLayer
 from fastnn.network import Network, described
 from fastnn.objectives import Objectives
 from fastnn.plan import Plan, aligned, zeros
-from fastnn.steps import Layout, TrainStep
+from fastnn.steps import TrainStep
 from fastnn.summary import summary
 from fastnn.training import Trainable
+from fastnn.updating import Layout
 
 logger = logging.getLogger(__name__)
 
@@ -261,6 +263,8 @@ class Model(Trainable):
                 "optimizer": describe(self._optimizer),
                 **self._objectives.describe(named, several=several),
             }
+            if self.recompute is not None:
+                data["compile"]["recompute"] = self.recompute
             data["iterations"] = self._optimizer.iterations
             layout = Layout.of(self.trainable_weights)
             if self._slot_vectors is not None and self._optimizer.iterations:
@@ -280,8 +284,10 @@ class Model(Trainable):
         if seed >= 2**64:
             raise ValueError(f"{what}: seed must be below 2**64. Received: {seed}")
         optimizer, objectives = self._optimizer, self._objectives
+        recompute = self.recompute
         if "compile" in data:
             optimizer, objectives = _settings(data["compile"], what)
+            recompute = checked_recompute(what, data["compile"].get("recompute"))
             objectives.check(self.output_side)
             iterations = whole(what, "iterations", data.get("iterations", 0), low=0)
             if iterations >= 2**62:
@@ -305,6 +311,7 @@ class Model(Trainable):
                     f"Received: {arrays[name].dtype} of shape {arrays[name].shape}"
                 )
         self._optimizer, self._objectives = optimizer, objectives
+        self.recompute = recompute
         self._clear()
         self.seed, self._epochs = seed, epochs
         for weight in self.weights:
@@ -523,7 +530,7 @@ def check_restorable(architecture: Mapping[str, Any], state: Mapping[str, Any]) 
 def _settings(compiled: Any, what: str) -> tuple[optimizers.Optimizer, Objectives]:
     """The optimizer, the losses and the metrics that ``Model.state`` described."""
     keys = {"optimizer", "loss", "metrics"}
-    if not isinstance(compiled, Mapping) or set(compiled) - {"loss_weights"} != keys:
+    if not isinstance(compiled, Mapping) or set(compiled) - {"loss_weights", "recompute"} != keys:
         raise ValueError(f"{what}: compile must have optimizer, loss and metrics")
     if not isinstance(compiled["metrics"], list):
         raise ValueError(f"{what}: metrics must be a list")

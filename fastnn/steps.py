@@ -6,7 +6,7 @@ A training step is one Plan: gather the batch, forward, loss, backward, update, 
     index          stream: the rows of each batch
     rates, step    streams: what the optimizer and dropout need at each step
     weights<i>     the flat weights; one buffer for each model that the layers come from
-    grads, slot<i> the gradients and the optimizer's memory, flat
+    grads, slot<i> the gradients that are not in the arena, and the optimizer's memory, flat
     totals         running sums of the loss and the metrics, in double precision
     predictions    the epoch's predictions, for metrics that need them all; predictions1 ... of other outputs
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,18 +24,17 @@ from fastnn import config
 from fastnn.autodiff import gradients
 from fastnn.ends import buffer_name
 from fastnn.graph import ALL, Node, Place, Shape, Tensor
-from fastnn.layers.base import Training, Weight
+from fastnn.layers.base import Training
 from fastnn.metrics import SummedMetric
 from fastnn.objectives import Judged, Measure, RowShapes
-from fastnn.ops import data, loss, merge
+from fastnn.ops import data, loss
 from fastnn.order import Orders
-from fastnn.plan import Pass, Plan, aligned, choose, epilogues, fused_norms, zeros
+from fastnn.plan import Pass, Plan, choose, epilogues, fused_norms, zeros
+from fastnn.updating import Layout, updates
 
 if TYPE_CHECKING:
     from fastnn.training import Trainable
 
-#: A weight with so many elements is updated by itself, right after its gradient, while both are in the cache.
-LARGE = 1 << 15
 #: A call into the engine returns about so often, in seconds, for the progress bar and Ctrl-C.
 PULSE = 0.05
 
@@ -43,46 +42,6 @@ PULSE = 0.05
 def leaf(shape: Sequence[int | None], buffer: str, dtype: str = "float", *, stream: bool = False) -> Tensor:
     """A Tensor found in a buffer."""
     return Tensor(tuple(shape), dtype, place=Place(buffer, 0, stream), name=buffer)
-
-
-class Layout(NamedTuple):
-    """Which weights are trained, and where their gradients and slots lie in the flat vectors."""
-
-    weights: list[Weight]
-    offsets: list[int]
-    size: int
-
-    @classmethod
-    def of(cls, weights: Sequence[Weight]) -> Layout:
-        """Place the weights one after the other."""
-        offsets, size = [], 0
-        for weight in weights:
-            offsets.append(size)
-            size += aligned(weight.size)
-        return cls(list(weights), offsets, size)
-
-    def runs(self, apart: bool) -> list[tuple[Weight, int, int]]:
-        """Stretches that lie side by side in the weights' vector too: first weight, offset, size.
-
-        With ``apart``, large weights are stretches of their own.
-        """
-        runs: list[tuple[Weight, int, int]] = []
-        before: Weight | None = None
-        for weight, offset in zip(self.weights, self.offsets, strict=True):
-            size = aligned(weight.size)
-            joins = (
-                before is not None
-                and before.vector is weight.vector
-                and before.offset + aligned(before.size) == weight.offset
-                and not (apart and max(before.size, weight.size) >= LARGE)
-            )
-            if joins:
-                first, start, so_far = runs[-1]
-                runs[-1] = (first, start, so_far + size)
-            else:
-                runs.append((weight, offset, size))
-            before = weight
-        return runs
 
 
 class Totals:
@@ -166,7 +125,7 @@ class TrainStep:
         self.layout = Layout.of(model.trainable_weights)
         roots = self._record(shapes)
         name = f"{model.name}: training step"
-        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=name, passes=passes())
+        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=name, passes=passes(), recompute=model.recompute)
         self._versions = list(dict.fromkeys(weight.version for weight in model.weights))
 
     @cached_property
@@ -176,8 +135,8 @@ class TrainStep:
 
     @cached_property
     def grads(self) -> np.ndarray:
-        """The flat vector of gradients."""
-        return zeros(self.layout.size, self.dtype)
+        """The flat vector of the gradients of small weights; those of large ones are in the arena."""
+        return zeros(self._grads_size, self.dtype)
 
     def run(
         self, buffers: dict[str, np.ndarray], first: int, last: int, batch: int, rows: int, seconds: float = 0.0
@@ -205,28 +164,8 @@ class TrainStep:
 
         optimizer = model.optimizer
         found = gradients(judged.rows, [w.tensor for w in self.layout.weights])
-        roots: list[Tensor | Node] = []
-        for trained, offset, gradient in zip(self.layout.weights, self.layout.offsets, found, strict=True):
-            if gradient is None:
-                continue
-            gradient = optimizer.clip(gradient, whole=False)
-            if gradient.place is not None:  # it is that of another weight, too
-                gradient = merge.scale(gradient, factor=1.0)
-            gradient.place, gradient.name = Place("grads", offset), f"gradient of {trained.name}"
-            roots.append(gradient)
-        whole = leaf((self.layout.size,), "grads")
-        clipped = optimizer.clip(whole, whole=True)
-        if clipped is not whole:
-            clipped.place = Place("clipped")
         rates = leaf((optimizer.rate_count,), "rates", stream=True)
-        for first, offset, size in self.layout.runs(apart=clipped is whole):
-            assert first.tensor.place is not None
-            flat = Tensor((size,), place=Place(first.tensor.place.buffer, first.offset), name="weights")
-            slots = [Tensor((size,), place=Place(f"slot{i}", offset)) for i in range(len(optimizer.slots))]
-            part = Tensor((size,), place=Place(clipped.place.buffer if clipped.place else "grads", offset))
-            if clipped is not whole:
-                roots.append(clipped)
-            roots.append(optimizer.update(flat, slots, part, rates))
+        roots, self._grads_size = updates(optimizer, self.layout, found, rates)
         roots += training.updates
         self.totals, sums = Totals.record(model.measures, judged)
         roots += sums
@@ -248,7 +187,7 @@ class TrainStep:
         found = {**self.model.vectors(), "grads": self.grads, "totals": self.totals.array}
         found |= {f"slot{i}": vector for i, vector in enumerate(slots)}
         if "clipped" in self.plan.buffers:
-            found["clipped"] = zeros(self.layout.size, self.dtype)
+            found["clipped"] = zeros(self._grads_size, self.dtype)
         return found
 
 

@@ -278,3 +278,28 @@ def test_a_pool_of_something_else_keeps_the_slope_behind_it():
     p = max_pool(x, **POOL)
     d = relu_dx(OPS["max_pool_dx"](leaf(*p.shape, name="g"), x, p, **POOL), y)
     assert names(fuse(placed(d))) == ["max_pool", "max_pool_dx", "relu_dx"]
+
+
+# Sums
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_relu_goes_into_the_sum_before_it_and_its_slope_into_the_sum_of_gradients(dtype):
+    a, b = leaf(None, 5, name="a"), leaf(None, 5, name="b")
+    y = relu(add(a, b))
+    d = relu_dx(add(leaf(None, 5, name="g"), tanh(y)), y)
+    plan = Plan([placed(d)], batch=3, dtype=dtype)
+    assert ops(plan) == ["add_relu", "tanh", "add_relu_dx"]
+    rng = np.random.default_rng(3)
+    buffers = {name: rng.normal(size=(3, 5)).astype(dtype) for name in "abg"}
+    buffers["out"] = np.zeros((3, 5), dtype)
+    Program(plan).run(buffers, 0, 1, 3, 3)
+    total = np.maximum(buffers["a"] + buffers["b"], 0)
+    np.testing.assert_allclose(buffers["out"], np.where(total > 0, buffers["g"] + np.tanh(total), 0), rtol=1e-6)
+
+
+def test_a_sum_that_somebody_else_reads_keeps_its_relu_behind_it():
+    total = add(leaf(None, 5), leaf(None, 5, name="y"))
+    assert names(fuse(placed(relu(total)), placed(tanh(total), "other"))) == ["add", "relu", "tanh"]
+    g = add(leaf(None, 5, name="g"), leaf(None, 5, name="h"))
+    assert names(fuse(placed(relu_dx(g, leaf(None, 5))), placed(tanh(g), "other"))) == ["add", "relu_dx", "tanh"]

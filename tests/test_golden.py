@@ -138,6 +138,12 @@ def test_merging_element_by_element(backend):
     assert [part.tolist() for part in OPS["minimum"].gradient(*arrays)] == [[[8.0, 2.0, 0.0]], [[0.0, 2.0, 2.0]]]
 
 
+def test_a_relu_of_a_sum(backend):
+    a, b, y = np.array([[1.0, -2.0, 3.0]]), np.array([[0.5, 1.0, -4.0]]), np.array([[0.0, 2.0, 0.5]])
+    close(run(backend, "add_relu", a, b), [[1.5, 0.0, 0.0]])
+    close(run(backend, "add_relu_dx", a, b, y), [[0.0, -1.0, -1.0]])
+
+
 def test_products_of_rows_with_rows(backend):
     # rows 1 2 and 0 1 with rows 3 4, 5 6 and 1 -1; in the second item all is twice as large
     a, b = np.array([[1.0, 2.0], [0.0, 1.0]]), np.array([[3.0, 4.0], [5.0, 6.0], [1.0, -1.0]])

@@ -37,8 +37,8 @@ ALLOWED = {
 }
 #: Who may know the whole: what is built on models.
 HIGH = {
-    "models", "training", "compiling", "epochs", "streaming", "order", "interrupt", "steps", "asking", "profiling",
-    "callbacks", "callback_base", "saving", "jobs", "tables", "images", "imaging", "applications", "cli",
+    "models", "training", "compiling", "epochs", "streaming", "order", "interrupt", "steps", "updating", "asking",
+    "profiling", "callbacks", "callback_base", "saving", "jobs", "tables", "images", "imaging", "applications", "cli",
     "benchmarking", "drawing",
 }  # fmt: skip
 HEAVY = {"pandas", "sklearn", "matplotlib", "numba", "scipy", "PIL", "pydicom", "nibabel", "h5py"}

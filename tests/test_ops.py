@@ -101,6 +101,8 @@ def large_convolutions():
         ("winograd_conv_dx", [normal(4, 17, 18, 530), u, normal(4, 17, 18, 40)], tiles),
         ("winograd_conv_dw", [normal(3, 9, 18, 300), normal(3, 9, 18, 150)],
          {"kernel": (3, 3), "pads": ((1, 1), (1, 1))}),
+        ("winograd_conv_dw", [normal(1, 4, 5, 410), normal(1, 4, 5, 450)],  # some filters at a time
+         {"kernel": (3, 3), "pads": ((1, 1), (1, 1))}),
     ):  # fmt: skip
         found.append((name, inputs, attrs, *next(expected(OPS[name], inputs, attrs))))
     return found

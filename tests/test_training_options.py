@@ -12,7 +12,7 @@ import fastnn
 from fastnn import optimizers, schedules
 from fastnn.callbacks import Callback, LambdaCallback
 from fastnn.layers import Dense
-from fastnn.steps import Layout
+from fastnn.updating import Layout
 
 # Callbacks
 

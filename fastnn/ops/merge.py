@@ -78,3 +78,25 @@ def minimum(a, b):
 def maximum_dx(g, a, b):
     """The gradient of maximum with respect to ``a``: g where it is the larger one, half of g where both are equal."""
     return np.where(a > b, g, np.where(a == b, 0.5 * g, 0.0))
+
+
+@op(
+    shape=same_shape,
+    scale=lambda a, b: abs(a) + abs(b),
+    cases=_two,
+    elementwise=True,
+)
+def add_relu(a, b):
+    """``relu(a + b)``: what the Plan makes of an activation after a sum."""
+    return np.maximum(a + b, 0.0)
+
+
+@op(
+    shape=same_shape,
+    scale=lambda a, b, y: abs(a) + abs(b),
+    cases=lambda rng: (((a, b, rng.standard_normal(a.shape)), {}) for (a, b), _ in _two(rng)),
+    elementwise=True,
+)
+def add_relu_dx(a, b, y):
+    """``relu_dx(a + b, y)``: two gradients of the output ``y`` of a relu, taken back together."""
+    return np.where(y > 0, a + b, 0.0)

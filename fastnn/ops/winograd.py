@@ -397,9 +397,22 @@ def tile_parts(channels: int, filters: int) -> int:
     return max(1, min(PARTS, 65536 // (channels * filters)))
 
 
+#: The transformed gradient is summed up in so much memory, or three times what the transformed inputs take, which are
+#: transformed anew for each part: some panels at a time.
+GRADIENT_FLOATS = 5 << 20
+
+
 def _dw_workspace(x: Shape, g: Shape, *, kernel: Any, pads: Pads) -> int:
     k, f = _space(kernel, 1)[0] * x[-1], g[-1]
-    return _points(kernel) * tile_parts(k, f) * k * (-(-f // PANEL) * PANEL)  # type: ignore[operator, arg-type]
+    panels, band = -(-f // PANEL), 1  # type: ignore[operator]
+    panel = _points(kernel) * tile_parts(k, f) * k * PANEL  # type: ignore[arg-type]
+    steps = (1, *(POINTS + 1 - taps if taps > 1 else 1 for taps in _space(kernel, 1)[1:]))
+    counts = (-(-size // step) for size, step in zip(_space(g[1:-1], 1), steps, strict=True))
+    tiles = math.prod(counts, start=g[0])  # type: ignore[arg-type]
+    most = max(GRADIENT_FLOATS, 3 * _points(kernel) * k * tiles)
+    while band < panels and panel * band * 2 <= most:
+        band *= 2
+    return panel * min(band, panels)
 
 
 @op(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnn.graph import Node, Tensor, consumers, rewrite
-from fastnn.ops import depthwise, focal, loss, matrix, pointwise, pool
+from fastnn.ops import depthwise, focal, loss, matrix, merge, pointwise, pool
 from fastnn.ops.conv import conv, conv_dx, fused_conv, fused_conv_dx
 from fastnn.ops.declare import OPS, Op
 from fastnn.ops.shape import reshape
@@ -54,7 +54,7 @@ _TO_ONE_PIXEL = (pool.max_pool_dx, pool.global_max_pool_dx)
 
 def epilogues(roots: Roots) -> dict[Tensor | Node, Any]:
     """Bias and activation go into the product or convolution that feeds them; an activation's slope into the one that
-    brings the gradient, on its way past views and before a maximum is unpooled.
+    brings the gradient, on its way past views and before a maximum is unpooled. A relu goes into a sum, too.
     """
     count = consumers(roots)
     fused_ops = set(_FORWARD.values())
@@ -70,6 +70,8 @@ def epilogues(roots: Roots) -> dict[Tensor | Node, Any]:
             return None
         if maker.op in _BACKWARD:
             return _BACKWARD[maker.op](*maker.inputs, y, **maker.attrs, activation=name)
+        if maker.op is pointwise.add and name == "relu":
+            return merge.add_relu_dx(*maker.inputs, y)
         if maker.op is reshape:
             further = slope(name, before.node.inputs[0], maker.inputs[0], reshape(y, shape=maker.inputs[0].shape[1:]))
             return None if further is None else reshape(further, **maker.attrs)
@@ -93,6 +95,8 @@ def epilogues(roots: Roots) -> dict[Tensor | Node, Any]:
             return None
         if node.op is matrix.add_bias and maker.op in _FORWARD:
             return _FORWARD[maker.op](*maker.inputs, inputs[1], **maker.attrs, activation="linear")
+        if node.op is pointwise.relu and maker.op is pointwise.add:
+            return merge.add_relu(*maker.inputs)
         if node.op.name in pointwise.DENSE_ACTIVATIONS:
             if maker.op in _FORWARD:
                 return _FORWARD[maker.op](*maker.inputs, **maker.attrs, activation=name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from fastnn.graph import ALL, Node, Place, Shape, Tensor
+from fastnn.graph import ALL, Node, Place, Tensor
 from fastnn.plan.memory import Lifetime, aligned, assign
-from fastnn.plan.schedule import views
+from fastnn.plan.schedule import elements, views
 
 #: The buffers that a Plan lays out and a Program allocates; the others are handed in at run time.
 ARENA, CONSTANTS = "arena", "constants"
@@ -86,39 +86,60 @@ class Layout:
 
     def _lay_out(self, nodes: Sequence[Node]) -> int:
         """Places in the arena for the tensors that have none, and for the kernels' own memory; the size of it all."""
-        last: dict[int, int] = {}
-        for position, node in enumerate(nodes):
-            for tensor in node.inputs:
-                last[id(self._base(tensor))] = position
-        # a group is tensors that share memory: an elementwise op's output and an input that dies there
-        groups: list[Lifetime] = []
-        group_of: dict[int, int] = {}
-        for position, node in enumerate(nodes):
-            output = node.output
-            if output is None or output.place is not None or id(output) in self._places:
-                continue
-            size = elements(output.shape, self.batch)
-            shared = None
-            for tensor in (node.inputs[i] for i in node.op.elementwise if i < len(node.inputs)):
-                group = group_of.get(id(self._base(tensor)))
-                if group is not None and groups[group].last == position and groups[group].size == size:
-                    shared = group
-                    break
-            if shared is None:
-                shared = len(groups)
-                groups.append(Lifetime(size, position, position))
-            groups[shared].last = last.get(id(output), position)
-            group_of[id(output)] = shared
-        workspace_of: dict[int, int] = {}
-        for position, node in enumerate(nodes):
-            size = node.op.workspace(*sized_inputs(node, self.batch), **node.attrs)
-            if size:
-                workspace_of[id(node)] = len(groups)
-                groups.append(Lifetime(size, position, position))
+        groups, group_of, workspace_of = lifetimes(
+            nodes, self.batch, self._base, lambda output: output.place is not None or id(output) in self._places
+        )
         offsets, total = assign(groups)
         self._places |= {tensor: Place(ARENA, offsets[group]) for tensor, group in group_of.items()}
         self._workspaces |= {node: offsets[group] for node, group in workspace_of.items()}
         return total
+
+
+def lifetimes(
+    nodes: Sequence[Node], batch: int, base: Callable[[Tensor], Tensor], placed: Callable[[Tensor], bool]
+) -> tuple[list[Lifetime], dict[int, int], dict[int, int]]:
+    """When memory is needed by ``nodes``, which run in this order and have no views among them.
+
+    Args:
+        nodes: see above
+        batch: the largest batch
+        base: the tensor whose memory a tensor is
+        placed: whether an output has a place already
+
+    Returns:
+        The lifetimes of tensors and of the kernels' own memory; which of them is that of a tensor (by id); which is
+        that of the memory of a node's kernel (by the node's id). An elementwise op's output shares the lifetime of an
+        input that dies there.
+    """
+    last: dict[int, int] = {}
+    for position, node in enumerate(nodes):
+        for tensor in node.inputs:
+            last[id(base(tensor))] = position
+    groups: list[Lifetime] = []
+    group_of: dict[int, int] = {}
+    for position, node in enumerate(nodes):
+        output = node.output
+        if output is None or placed(output):
+            continue
+        size = elements(output.shape, batch)
+        shared = None
+        for tensor in (node.inputs[i] for i in node.op.elementwise if i < len(node.inputs)):
+            group = group_of.get(id(base(tensor)))
+            if group is not None and groups[group].last == position and groups[group].size == size:
+                shared = group
+                break
+        if shared is None:
+            shared = len(groups)
+            groups.append(Lifetime(size, position, position))
+        groups[shared].last = last.get(id(output), position)
+        group_of[id(output)] = shared
+    workspace_of: dict[int, int] = {}
+    for position, node in enumerate(nodes):
+        size = node.op.workspace(*sized_inputs(node, batch), **node.attrs)
+        if size:
+            workspace_of[id(node)] = len(groups)
+            groups.append(Lifetime(size, position, position))
+    return groups, group_of, workspace_of
 
 
 def _split(nodes: Sequence[Node], weights: Collection[str]) -> tuple[list[Node], list[Node]]:
@@ -141,11 +162,3 @@ def _split(nodes: Sequence[Node], weights: Collection[str]) -> tuple[list[Node],
 def sized_inputs(node: Node, batch: int) -> list[tuple[int, ...]]:
     """The shapes of a node's inputs with the batch size filled in."""
     return [tuple(batch if size is None or size == ALL else size for size in t.shape) for t in node.inputs]
-
-
-def elements(shape: Shape, batch: int) -> int:
-    """How many numbers an array of this shape has."""
-    size = 1
-    for extent in shape:
-        size *= batch if extent is None or extent == ALL else extent
-    return size

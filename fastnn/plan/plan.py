@@ -9,9 +9,14 @@ from fastnn.graph import Node, Place, Shape, Tensor, format_shape
 from fastnn.ops.declare import Op
 from fastnn.plan.algorithms import choose
 from fastnn.plan.fuse import epilogues
-from fastnn.plan.layout import ARENA, CONSTANTS, Layout, elements, sized_inputs
+from fastnn.plan.joins import parted
+from fastnn.plan.layout import ARENA, CONSTANTS, Layout, sized_inputs
 from fastnn.plan.norms import fused_norms
-from fastnn.plan.schedule import schedule
+from fastnn.plan.recompute import Unreachable, recomputed, slimmed
+from fastnn.plan.schedule import elements, schedule
+
+#: Copies are made for memory where it falls to this share.
+WORTH = 0.97
 
 #: From roots to what each root becomes.
 Pass = Callable[[Sequence[Tensor | Node]], Mapping[Tensor | Node, Any]]
@@ -63,12 +68,18 @@ class Plan:
         passes: what is done to the graph first
         weights: names of buffers that seldom change. What depends on them alone is computed when a Program is told to
             ``prepare``, and kept
+        recompute: True to keep as little as possible of what can be computed again when it is needed, or the most bytes
+            that the arena may have; None for what costs next to no time, False for nothing
+
+    Raises:
+        ValueError: so few bytes are not enough
 
     Attributes:
         constants: list of Step, those of ``prepare``
         steps: list of Step, those of each batch
         buffers: names of the buffers that the steps use, the Program's own two first
         arena_size, constants_size: elements of these two
+        repeated: number of the steps that are there to compute something again
     """
 
     def __init__(
@@ -80,6 +91,7 @@ class Plan:
         name: str = "",
         passes: Sequence[Pass] = (fused_norms, epilogues, choose),
         weights: Collection[str] = (),
+        recompute: bool | int | None = False,
     ) -> None:
         for improve in passes:
             rewritten = improve(roots)
@@ -87,7 +99,27 @@ class Plan:
         self.name = name
         self.batch = batch
         self.dtype = dtype
-        layout = Layout(schedule(roots), batch, weights)
+        nodes = schedule(roots, batch)
+        layout = Layout(nodes, batch, weights)
+        orders = [nodes]
+        if len(other := parted(nodes)) > len(nodes):
+            orders.append(other)
+            less = Layout(other, batch, weights)
+            if less.arena_size < WORTH * layout.arena_size:
+                nodes, layout = other, less
+        once = len(layout.steps)
+        if recompute is None:
+            layout = slimmed(nodes, layout, weights)
+        elif recompute is not False:
+            try:
+                limit = None if recompute is True else recompute // self._width
+                layout = recomputed(orders, batch, limit, weights)
+            except Unreachable as error:
+                raise ValueError(
+                    f"{name}: a batch of {batch} rows needs {self._width * error.elements} bytes at least, besides "
+                    f"weights and optimizer. Received: recompute={recompute}"
+                ) from None
+        self.repeated = max(0, len(layout.steps) - once)
         self.constants = [self._step(node, layout) for node in layout.constants]
         self.steps = [self._step(node, layout) for node in layout.steps]
         self.arena_size, self.constants_size = layout.arena_size, layout.constants_size
@@ -122,12 +154,17 @@ class Plan:
         """Floating-point operations of one run at the full batch."""
         return sum(step.flops for step in self.steps)
 
+    @property
+    def _width(self) -> int:
+        """Bytes of an element."""
+        return 4 if self.dtype == "float32" else 8
+
     def __str__(self) -> str:
         """One line a step: op, shapes, attributes; where the result goes; floating-point operations and bytes.
 
         The steps of ``prepare`` have numbers with a c.
         """
-        width = 4 if self.dtype == "float32" else 8
+        width = self._width
         numbered = [(f"c{i}", step) for i, step in enumerate(self.constants)]
         numbered += [(str(i), step) for i, step in enumerate(self.steps)]
         rows = [
@@ -139,6 +176,8 @@ class Plan:
         head = f"Plan {self.name}: {len(self.steps)} steps, batch {self.batch}, {self.dtype}, " + (
             f"{self.flops / 1e6:.3f} MFLOP, arena {width * self.arena_size / 1e3:,.1f} kB"
         )
+        if self.repeated:
+            head += f", {self.repeated} steps to compute something again"
         if self.constants:
             head += f", constants {width * self.constants_size / 1e3:,.1f} kB"
         lines = [
@@ -166,5 +205,3 @@ def _shown(name: str, value: Any) -> str:
 def _where(step: Step) -> str:
     place = step.outputs[0].place
     return f"{place.buffer} {'stream' if place.stream else f'+{place.offset}'}"
-
-
