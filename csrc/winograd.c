@@ -477,25 +477,33 @@ static void kernel_matrix(float (*to)[5], int taps)
     for (int k = 0; k < taps; k++) to[5][k] = k == taps - 1 ? 1.0f : 0.0f;
 }
 
+/* to (6) = G g of one vector of weights g (taps). Points 1 and 2, 3 and 4 differ in their sign: so do the odd powers. */
+INLINE void weight_points(const int taps, vf *to, const vf *g, float (*matrix)[5])
+{
+    to[0] = g[0];
+    UNROLL for (int i = 1; i < 5; i += 2) {
+        vf even = v_set(matrix[i][0]) * g[0], odd = v_set(matrix[i][1]) * g[1];
+        UNROLL for (int k = 2; k < taps; k += 2) even = v_fma(v_set(matrix[i][k]), g[k], even);
+        UNROLL for (int k = 3; k < taps; k += 2) odd = v_fma(v_set(matrix[i][k]), g[k], odd);
+        to[i] = even + odd;
+        to[i + 1] = even - odd;
+    }
+    to[5] = g[taps - 1];
+}
+
 /* u (points; `apart`) = G g G' of one vector of weights g (high, taps); flat: high = 1 and g is transformed along W only */
 INLINE void weight_vector(const int high, const int taps, float *u, int64_t apart, const vf *g, float (*matrix)[5])
 {
-    vf half[POINTS][5];
+    vf half[POINTS][5], column[5], points[POINTS];
+    UNROLL for (int k = 0; k < taps; k++) {
+        UNROLL for (int h = 0; h < high; h++) column[h] = g[h * taps + k];
+        if (high > 1) weight_points(high, points, column, matrix);
+        else points[0] = column[0];
+        for (int i = 0; i < (high == 1 ? 1 : POINTS); i++) half[i][k] = points[i];
+    }
     for (int i = 0; i < (high == 1 ? 1 : POINTS); i++) {
-        UNROLL for (int k = 0; k < taps; k++) {
-            if (high == 1) {
-                half[i][k] = g[k];
-                continue;
-            }
-            vf sum = v_set(matrix[i][0]) * g[k];
-            UNROLL for (int h = 1; h < high; h++) sum = v_fma(v_set(matrix[i][h]), g[h * taps + k], sum);
-            half[i][k] = sum;
-        }
-        UNROLL for (int j = 0; j < POINTS; j++) {
-            vf sum = v_set(matrix[j][0]) * half[i][0];
-            UNROLL for (int k = 1; k < taps; k++) sum = v_fma(v_set(matrix[j][k]), half[i][k], sum);
-            v_store(u + (i * POINTS + j) * apart, sum);
-        }
+        weight_points(taps, points, half[i], matrix);
+        UNROLL for (int j = 0; j < POINTS; j++) v_store(u + (i * POINTS + j) * apart, points[j]);
     }
 }
 
@@ -507,15 +515,15 @@ static void weight_vectors(int64_t high, int64_t taps, float *u, int64_t apart, 
     else weight_vector(5, 5, u, apart, g, matrix);
 }
 
-/* Rows of U that are worked on together. Its points lie far apart, often by a power of two: so a block of them is put
- * together in the scratch memory, and goes from and to U in long runs. */
-enum { BLOCK_K = 16 };
+/* Rows that are worked on together: of dU, whose points lie far apart, often by a power of two, so that a block of them is
+ * put together in the scratch memory; and of w, where its rows become columns. */
+enum { BLOCK_K = 16, TURNED_K = 64 };
 
-/* to (taps, BLOCK_K, VL) = w (taps, columns, k) from `from` on, each tap turned round: columns side by side. */
+/* to (taps, TURNED_K, VL) = w (taps, columns, k) from `from` on, each tap turned round: columns side by side. */
 static void turn_block(float *to, const float *from, int64_t taps, int64_t from_tap, int64_t ld, int64_t columns,
                        int64_t rows)
 {
-    for (int64_t tap = 0; tap < taps; tap++, from -= from_tap, to += BLOCK_K * VL) {
+    for (int64_t tap = 0; tap < taps; tap++, from -= from_tap, to += TURNED_K * VL) {
         int64_t row = 0;
         for (; columns >= VL && row + VL <= rows; row += VL) {
             const float *line[VL];
@@ -539,21 +547,21 @@ static void kernel_winograd_weights(const struct step *s, const struct lane *lan
     const int64_t depth = kernel[AXIS_D], taps_h = kernel[AXIS_H], taps_w = kernel[AXIS_W], taps = taps_h * taps_w;
     const int64_t c = w->size[w->rank - 2], f = w->size[w->rank - 1]; /* as they lie in w */
     const int64_t k = flip ? f : c, columns = flip ? c : f, panels = (columns + PANEL - 1) / PANEL;
-    const int64_t points = taps_h > 1 ? POINTS * POINTS : POINTS, blocks = (k + BLOCK_K - 1) / BLOCK_K;
+    const int64_t blocks = (k + TURNED_K - 1) / TURNED_K;
     const int64_t apart = panels * depth * k * PANEL, from_tap = c * f;
     const float *from = w->data;
-    float *u = s->out[0].data, *block = lane->scratch, *turned = block + POINTS * POINTS * BLOCK_K * PANEL;
+    float *u = s->out[0].data, *turned = lane->scratch;
     float matrix[POINTS][5];
     kernel_matrix(matrix, (int)taps_w);
     for (int64_t task = lane->id; task < depth * blocks * panels; task += lane->count) {
-        const int64_t panel = task % panels, d = task / panels / blocks, k0 = task / panels % blocks * BLOCK_K;
-        const int64_t rows = k - k0 < BLOCK_K ? k - k0 : BLOCK_K;
+        const int64_t panel = task % panels, d = task / panels / blocks, k0 = task / panels % blocks * TURNED_K;
+        const int64_t rows = k - k0 < TURNED_K ? k - k0 : TURNED_K;
         if (task + lane->count < depth * blocks * panels) { /* the lines of the next task: they lie far apart */
             const int64_t next = task + lane->count, nd = next / panels / blocks;
-            const int64_t row = next / panels % blocks * BLOCK_K, column = next % panels * PANEL;
+            const int64_t row = next / panels % blocks * TURNED_K, column = next % panels * PANEL;
             for (int64_t tap = 0; tap < taps; tap++) {
                 const float *at = from + ((flip ? depth - 1 - nd : nd) * taps + tap) * from_tap;
-                for (int64_t i = 0; i < (flip ? PANEL : BLOCK_K); i++) {
+                for (int64_t i = 0; i < (flip ? PANEL : TURNED_K); i++) {
                     if (flip) {
                         if (column + i < c) prefetch(at + (column + i) * f + row);
                     } else if (row + i < c) {
@@ -571,14 +579,12 @@ static void kernel_winograd_weights(const struct step *s, const struct lane *lan
             for (int64_t row = 0; row < rows; row++) {
                 vf g[25];
                 for (int64_t tap = 0; tap < taps; tap++) {
-                    if (flip) g[tap] = v_load(turned + (tap * BLOCK_K + row) * VL);
+                    if (flip) g[tap] = v_load(turned + (tap * TURNED_K + row) * VL);
                     else g[tap] = left > 0 ? v_load_n(at + tap * from_tap + row * f, left) : v_zero();
                 }
-                weight_vectors(taps_h, taps_w, block + row * PANEL + i, BLOCK_K * PANEL, g, matrix);
+                weight_vectors(taps_h, taps_w, u + ((panel * depth + d) * k + k0 + row) * PANEL + i, apart, g, matrix);
             }
         }
-        for (int64_t point = 0; point < points; point++)
-            copy_row(u + point * apart + ((panel * depth + d) * k + k0) * PANEL, block + point * BLOCK_K * PANEL, rows * PANEL);
     }
 }
 
