@@ -163,6 +163,10 @@ static void arithmetic_is_right(void)
         check(&s, "scale", ref_scale, IN_PLACE);
         s = make("subtract", "p=p,p", z);
         check(&s, "subtract", ref_subtract, IN_PLACE);
+        s = make("add_relu", "p=p,p", z);
+        check(&s, "add_relu", ref_add_relu, IN_PLACE);
+        s = make("add_relu_dx", "p=p,p,p", z);
+        check(&s, "add_relu_dx", ref_add_relu_dx, IN_PLACE);
         s = make("divide", "p=p,p", z);
         fill(&s.in[1], 0.3, 3);
         check(&s, "divide", ref_divide, IN_PLACE);

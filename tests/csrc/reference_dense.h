@@ -38,6 +38,8 @@ REF_1(clip, fmin(fmax(x, -(double)(float)s->attr.limit), (double)(float)s->attr.
 REF_1(reshape, x, 0)
 REF_1(scale, x * s->attr.factor, 2)
 REF_1(subtract, x - y, 1)
+REF_1(add_relu, x + y > 0 ? x + y : 0, 1)
+REF_1(add_relu_dx, IN(2)[i] > 0 ? x + y : 0, 1)
 REF_1(log, log(x), 2)
 REF_1(sqrt, sqrt(x), 1)
 REF_1(reciprocal, 1 / x, 1)
