@@ -33,6 +33,7 @@ enum {
     B_LARGE = 1 << 19, /* numbers of B that do not stay in the second-level cache: */
     FEW_ROWS = 3,      /* from so many rows on it is packed row by row, as it lies in memory */
     ROWS_AHEAD = 2,    /* and asked for ahead of that */
+    ROWS_AT_ONCE = 4,  /* of it meet a single row of A */
 };
 _Static_assert((MR * KC + VL + NC * KC + VL * NC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
 
@@ -377,6 +378,46 @@ static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int6
     }
 }
 
+/* A has one row: columns n0 .. n1 of a B that comes from memory, which is read as it lies there: the sums are in the
+ * first-level cache, and take ROWS_AT_ONCE rows of B at a time. */
+static void multiply_row(const struct product *p, int64_t n0, int64_t n1, float *sums)
+{
+    const int64_t parts = (p->k + KC - 1) / KC, columns = n1 - n0;
+    float *c = p->c + n0;
+    for (int64_t part = 0; part < parts; part++) {
+        const int64_t end = (part + 1) * p->k / parts;
+        for (int64_t j = 0; j < columns; j += VL) v_store(sums + j, v_zero());
+        for (int64_t k = part * p->k / parts; k < end;) {
+            const float *a = p->a + k * p->a_k, *b = p->b + k * p->ldb + n0;
+            if (k + ROWS_AT_ONCE <= end) {
+                vf left[ROWS_AT_ONCE];
+                UNROLL for (int i = 0; i < ROWS_AT_ONCE; i++) left[i] = v_set(a[i * p->a_k]);
+                for (int64_t j = 0; j < columns; j += VL) {
+                    vf sum = v_load(sums + j);
+                    UNROLL for (int i = 0; i < ROWS_AT_ONCE; i++) {
+                        prefetch(b + (i + ROWS_AT_ONCE) * p->ldb + j);
+                        sum = v_fma(left[i], v_load(b + i * p->ldb + j), sum);
+                    }
+                    v_store(sums + j, sum);
+                }
+                k += ROWS_AT_ONCE;
+            } else {
+                const vf left = v_set(a[0]);
+                for (int64_t j = 0; j < columns; j += VL) v_store(sums + j, v_fma(left, v_load(b + j), v_load(sums + j)));
+                k++;
+            }
+        }
+        for (int64_t j = 0; j < columns; j += VL) {
+            const vf sum = v_load(sums + j);
+            if (part) v_store(c + j, v_load(c + j) + sum);
+            else v_store(c + j, sum);
+        }
+    }
+    if (p->bias) for (int64_t j = 0; j < columns; j += VL) v_store(c + j, v_load(c + j) + v_load(p->bias + n0 + j));
+    if (p->dx_of) activate_dx_rows(p->activation, c, p->dx_of + n0, columns);
+    else if (p->activation) activate_rows(p->activation, c, columns);
+}
+
 /* The sum of the lanes in a fixed order. */
 INLINE float lanes_sum(vf v)
 {
@@ -405,6 +446,7 @@ static void multiply_column(const struct product *p, int64_t m0, int64_t m1)
 static void multiply(const struct product *p, const struct lane *lane)
 {
     const int column = p->n == 1 && p->a_k == 1;
+    const int row = p->m == 1 && !p->b_transposed && p->n % VL == 0 && p->k * p->n >= B_LARGE;
     int64_t blocks = 1, groups = column ? 1 : (p->n + NC - 1) / NC;
     while (blocks * groups < lane->count) {
         if (p->m >= blocks * 2 * p->block_rows) blocks *= 2;
@@ -416,6 +458,7 @@ static void multiply(const struct product *p, const struct lane *lane)
         const int64_t m0 = task % blocks * p->m / blocks, m1 = (task % blocks + 1) * p->m / blocks;
         const int64_t n0 = task / blocks * width, n1 = n0 + width < p->n ? n0 + width : p->n;
         if (column) multiply_column(p, m0, m1);
+        else if (row && n0 < n1) multiply_row(p, n0, n1, lane->scratch);
         else if (n0 < n1) multiply_block(p, m0, m1, n0, n1, lane->scratch);
     }
 }

@@ -448,6 +448,20 @@ def test_large_products_have_the_same_bits_for_any_number_of_threads(engine):
         assert (abs(output - exact.reshape(-1)) <= np.broadcast_to(tolerance, exact.shape).reshape(-1)).all(), name
 
 
+@every_isa
+@pytest.mark.parametrize("attrs", [{"activation": "linear"}, {"activation": "relu"}, {"activation": "tanh"}])
+def test_a_row_has_the_same_bits_in_any_number_of_rows_of_a_product_with_a_matrix_from_memory(attrs, engine):
+    rng = np.random.default_rng(4)
+    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((33, 1100), (1100, 512), (512,)))
+    whole = np.frombuffer(bits(engine, "dense", [x, w, b], attrs)[0], np.float32).reshape(33, 512)
+    exact, tolerance = next(expected(OPS["dense"], [a.astype(float) for a in (x, w, b)], attrs))
+    assert (abs(whole - exact) <= tolerance).all()
+    for rows in (1, 2, 3):
+        for threads in (1, 2, 3):
+            native.set_threads(threads)
+            assert bits(engine, "dense", [x[:rows], w, b], attrs) == [whole[:rows].tobytes()], (rows, threads)
+
+
 @every_engine
 @pytest.mark.parametrize("shape", [(3, 280, 290, 1), (2, 300, 310, 3), (5, 170, 190, 8), (2, 150, 160, 33)])
 def test_sums_of_many_rows_are_right_and_have_the_same_bits_for_any_number_of_threads(shape, engine):

@@ -36,6 +36,8 @@ static void products_are_right_at_every_edge_of_tiles_and_blocks(void)
     static const int64_t blocks[][3] = {{3, 257, 40}, {45, 300, 70}, {5, 520, 3}, {4, 9, 520}, {41, 11, 530}, {258, 9, 20},
                                         {270, 260, 1}, {1, 600, 10}, {2, 1, 700}, {9, 513, 130}, {6, 256, 33}, {15, 512, 20}};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) check_products(blocks[i][0], blocks[i][1], blocks[i][2]);
+    static const int64_t far[][3] = {{1, 1030, 512}, {2, 1030, 512}, {3, 821, 640}, {17, 402, 1312}}; /* B comes from memory */
+    for (size_t i = 0; i < sizeof far / sizeof *far; i++) check_products(far[i][0], far[i][1], far[i][2]);
 }
 
 /* y (n, m, f) = a (n, m, k) b (n, f, k)' */
