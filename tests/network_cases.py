@@ -83,13 +83,16 @@ def uniform(key: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.RandomState(zlib.crc32(key.encode())).random_sample(shape) * 2.0 - 1.0
 
 
-def weight(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An entry of a state dict."""
+def weight(seed: int, name: str, shape: tuple[int, ...], shifted: dict[str, dict[str, float]]) -> np.ndarray:
+    """An entry of a state dict: drawn, but for the channels of biases that are ``shifted``."""
     drawn = uniform(f"{seed} {name}", shape)
     if len(shape) > 1:
         return drawn * math.sqrt(6.0 / math.prod(shape[1:]))
     kind = name.rpartition(".")[2]
-    return {"weight": 1.0, "running_var": 1.0}.get(kind, 0.0) + 0.25 * drawn
+    values = {"weight": 1.0, "running_var": 1.0}.get(kind, 0.0) + 0.25 * drawn
+    for channel, value in shifted.get(name, {}).items():
+        values[int(channel)] = value
+    return values
 
 
 def direction(name: str, shape: tuple[int, ...]) -> np.ndarray:

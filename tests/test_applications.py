@@ -43,7 +43,8 @@ def entries(name, value):
 
 
 def state_of(name):
-    return entries(name, lambda entry, shape: weight(GOLDEN[name]["seed"], entry, shape))
+    golden = GOLDEN[name]
+    return entries(name, lambda entry, shape: weight(golden["seed"], entry, shape, golden["shifted"]))
 
 
 def build(name, **options):
