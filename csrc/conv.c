@@ -350,7 +350,7 @@ static void convolve(const struct step *s, struct finish end, const struct lane 
     const int64_t groups = s->attr.groups, c = g.c / groups, filters = w->size[w->rank - 1], f = filters / groups;
     for (int64_t group = 0; group < groups; group++) {
         struct correlation p = {
-            .n = g.n, .c = c, .ldx = g.c, .f = f, .ldy = filters,
+            .n = g.n, .c = c, .ldx = pitch_of(x), .f = f, .ldy = pitch_of(y),
             .x = (const float *)x->data + group * c, .y = (float *)y->data + group * f,
             .w = (const float *)w->data + group * f, .tap_floats = c * filters, .ldw = filters, .end = end,
         };
@@ -421,7 +421,7 @@ static void convolve_dx(const struct step *s, struct finish end, const struct la
                                       phase % phases[AXIS_W]};
         for (int64_t group = 0; group < groups; group++) {
             struct correlation p = {
-                .n = g.n, .c = f, .ldx = filters, .f = c, .ldy = g.c,
+                .n = g.n, .c = f, .ldx = filters, .f = c, .ldy = pitch_of(x),
                 .x = (const float *)dy->data + group * f, .y = (float *)x->data + group * c,
                 .w = (const float *)w->data + group * f, .tap_floats = c * filters, .ldw = filters, .turned = 1, .end = end,
             };
@@ -434,6 +434,7 @@ static void convolve_dx(const struct step *s, struct finish end, const struct la
                 correlate_groups(&p, groups, lane);
                 break;
             }
+            if (end.bias) p.end.bias = end.bias + group * c;
             if (end.dx_of) p.end.dx_of = end.dx_of + group * c;
             correlate(&p, lane);
         }
@@ -444,6 +445,13 @@ static void convolve_dx(const struct step *s, struct finish end, const struct la
 static void kernel_conv_dx(const struct step *s, const struct lane *lane)
 {
     convolve_dx(s, (struct finish){.activation = ACT_linear}, lane);
+}
+
+/* activation(dx + b) */
+static void kernel_fused_conv_transpose(const struct step *s, const struct lane *lane)
+{
+    const struct finish end = {.bias = s->inputs > 2 ? s->in[2].data : NULL, .activation = s->attr.activation};
+    convolve_dx(s, end, lane);
 }
 
 /* dx times the slope of the activation whose output is y (N, ..., C) */

@@ -8,12 +8,13 @@
 
 enum { MAX_RANK = 6, MAX_INPUTS = 6, MAX_OUTPUTS = 3, MAX_SPACE = 3 };
 
-/* A contiguous array. The engine's floats are float32; totals are double, indices and step numbers int64. */
+/* An array, contiguous but for `skip`. The engine's floats are float32; totals are double, indices and step numbers int64. */
 struct tensor {
     void *data;
     int64_t size[MAX_RANK];
     int32_t rank;
     int32_t batch;    /* 1 where size[0] is the batch: the last batch of an epoch may be smaller */
+    int64_t skip;     /* floats after each row that are another array's: of a slice of a larger array along the last axis */
     int32_t changing; /* 1 where the program itself overwrites it: parts of it are in the caches of other threads */
 };
 
@@ -94,6 +95,9 @@ static inline int64_t rows_of(const struct tensor *t)
     for (int32_t i = 0; i + 1 < t->rank; i++) n *= t->size[i];
     return n;
 }
+
+/* From one row to the next, in floats. */
+static inline int64_t pitch_of(const struct tensor *t) { return columns_of(t) + t->skip; }
 
 /* One table an instruction set, the kernels in the order of kernels.inc. */
 struct kernel_table {

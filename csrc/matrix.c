@@ -45,11 +45,12 @@ struct product {
     const float *b;
     int64_t ldb;
     int b_transposed;     /* B[k][j] at b[j * ldb + k], else at b[k * ldb + j] */
-    float *c;             /* (m, n), contiguous */
+    float *c;             /* (m, n of ldc) */
+    int64_t ldc;
     const float *bias;    /* (n) or NULL */
     int32_t activation;   /* applied to C + bias */
     int64_t block_rows;   /* fewest rows of a thread's part, if rows are what is shared out */
-    const float *dx_of;   /* (m, n) or NULL: multiply C by the slope of `activation` where its output is this */
+    const float *dx_of;   /* laid out like C, or NULL: multiply C by the slope of `activation` where its output is this */
 };
 
 /* ---- one tile ---- */
@@ -356,23 +357,23 @@ static void multiply_block(const struct product *p, int64_t m0, int64_t m1, int6
                 .b = fresh ? p->b + k0 * p->ldb + column : panel,
                 .ldb = fresh ? p->ldb : NR,
                 .panel = panel,
-                .c = p->c + i * p->n + column,
-                .ldc = p->n,
+                .c = p->c + i * p->ldc + column,
+                .ldc = p->ldc,
                 .last = columns - (vectors - 1) * VL,
                 .first = k0 == 0,
                 .far = p->m * p->n >= FAR,
                 .relu = end && !p->dx_of && relu,
                 .bias = end && p->bias ? p->bias + column : NULL,
-                .gate = end && p->dx_of && relu ? p->dx_of + i * p->n + column : NULL,
+                .gate = end && p->dx_of && relu ? p->dx_of + i * p->ldc + column : NULL,
                 .fetch = kind == COPYING ? NULL : take_lines(&ahead, k),
             };
             tiles[kind][vectors - 1][high - 1](&t);
             if (relu) continue;
             if (end && p->dx_of) {
                 for (int64_t r = 0; r < high; r++)
-                    activate_dx_rows(p->activation, t.c + r * p->n, p->dx_of + (i + r) * p->n + column, columns);
+                    activate_dx_rows(p->activation, t.c + r * p->ldc, p->dx_of + (i + r) * p->ldc + column, columns);
             } else if (end && p->activation) {
-                for (int64_t r = 0; r < high; r++) activate_rows(p->activation, t.c + r * p->n, columns);
+                for (int64_t r = 0; r < high; r++) activate_rows(p->activation, t.c + r * p->ldc, columns);
             }
         }
     }
@@ -435,10 +436,13 @@ static void multiply_column(const struct product *p, int64_t m0, int64_t m1)
         const float *a = p->a + i * p->a_row;
         vf sum = v_zero();
         for (int64_t k = 0; k < p->k; k += VL) sum = v_fma(v_load_n(a + k, p->k - k), v_load_n(p->b + k, p->k - k), sum);
-        p->c[i] = lanes_sum(sum) + (p->bias ? p->bias[0] : 0.0f);
+        p->c[i * p->ldc] = lanes_sum(sum) + (p->bias ? p->bias[0] : 0.0f);
     }
-    if (p->dx_of) activate_dx_rows(p->activation, p->c + m0, p->dx_of + m0, m1 - m0);
-    else if (p->activation) activate_rows(p->activation, p->c + m0, m1 - m0);
+    const int64_t together = p->ldc == 1 ? m1 - m0 : 1;
+    for (int64_t i = m0 * p->ldc; p->activation && i < m1 * p->ldc; i += together * p->ldc) {
+        if (p->dx_of) activate_dx_rows(p->activation, p->c + i, p->dx_of + i, together);
+        else activate_rows(p->activation, p->c + i, together);
+    }
 }
 
 /* Shared out in blocks of rows and columns, one a lane if the product is large enough. How they are cut is of no
@@ -471,7 +475,7 @@ static struct product forward(const struct step *s)
     const struct tensor *x = &s->in[0], *w = &s->in[1];
     const int64_t k = w->size[0], f = w->size[1];
     return (struct product){.m = rows_of(x), .n = f, .k = k, .a = x->data, .a_row = k, .a_k = 1,
-                            .b = w->data, .ldb = f, .b_transposed = 0, .c = s->out[0].data,
+                            .b = w->data, .ldb = f, .b_transposed = 0, .c = s->out[0].data, .ldc = pitch_of(&s->out[0]),
                             .block_rows = w->changing ? BLOCK_ROWS : BLOCK_ROWS / 4};
 }
 
@@ -481,7 +485,7 @@ static struct product backward_input(const struct step *s)
     const struct tensor *g = &s->in[0], *w = &s->in[1];
     const int64_t k = w->size[0], f = w->size[1];
     return (struct product){.m = rows_of(g), .n = k, .k = f, .a = g->data, .a_row = f, .a_k = 1,
-                            .b = w->data, .ldb = f == 1 ? k : f, .b_transposed = f != 1, .c = s->out[0].data,
+                            .b = w->data, .ldb = f == 1 ? k : f, .b_transposed = f != 1, .c = s->out[0].data, .ldc = k,
                             .block_rows = BLOCK_ROWS};
 }
 
@@ -525,7 +529,7 @@ static void multiply_narrow(const struct tensor *dw, const struct tensor *x, con
         const int64_t width = k - k0 < block ? k - k0 : block, tail = width < VL ? width : VL;
         float *to = (float *)dw->data + k0 * f;
         const struct product p = {.m = f, .n = width, .k = n, .a = g->data, .a_row = 1, .a_k = f,
-                                  .b = (const float *)x->data + k0, .ldb = k, .c = turned};
+                                  .b = (const float *)x->data + k0, .ldb = k, .c = turned, .ldc = width};
         multiply_block(&p, 0, f, 0, width, lane->scratch);
         if (width > tail) pack_transposed(to, f, turned, width, width - tail, f);
         for (int64_t row = width - tail; row < width; row++) /* what was written too much before is put right */
@@ -539,10 +543,10 @@ static void kernel_matmul_tn(const struct step *s, const struct lane *lane)
     const struct tensor *x = &s->in[0], *g = &s->in[1];
     const int64_t n = rows_of(x), k = columns_of(x), f = columns_of(g);
     struct product p = {.m = k, .n = f, .k = n, .a = x->data, .a_row = 1, .a_k = k,
-                        .b = g->data, .ldb = f, .c = s->out[0].data, .block_rows = n < MANY_ROWS ? BLOCK_ROWS : MR};
+                        .b = g->data, .ldb = f, .c = s->out[0].data, .ldc = f, .block_rows = n < MANY_ROWS ? BLOCK_ROWS : MR};
     if (f == 1) {
         p = (struct product){.m = 1, .n = k, .k = n, .a = g->data, .a_row = n, .a_k = 1,
-                             .b = x->data, .ldb = k, .c = s->out[0].data, .block_rows = BLOCK_ROWS};
+                             .b = x->data, .ldb = k, .c = s->out[0].data, .ldc = k, .block_rows = BLOCK_ROWS};
     } else if (f < VL && k >= 2 * NR) {
         multiply_narrow(&s->out[0], x, g, lane);
         return;
@@ -555,7 +559,7 @@ static void kernel_batch_dot(const struct step *s, const struct lane *lane)
 {
     const struct tensor *a = &s->in[0], *b = &s->in[1];
     const int64_t n = a->size[0], k = a->size[2], rows = a->size[1], columns = b->size[1];
-    struct product p = {.m = rows, .n = columns, .k = k, .a_row = k, .a_k = 1, .ldb = k == 1 ? columns : k, .b_transposed = k != 1};
+    struct product p = {.m = rows, .n = columns, .k = k, .ldc = columns, .a_row = k, .a_k = 1, .ldb = k == 1 ? columns : k, .b_transposed = k != 1};
     int64_t parts = 1;
     while (n * parts < lane->count && rows >= parts * 2 * BLOCK_ROWS) parts *= 2;
     for (int64_t t = lane->id; t < n * parts; t += lane->count) {
@@ -577,11 +581,12 @@ static void kernel_add_bias(const struct step *s, const struct lane *lane)
 {
     const int64_t n = rows_of(&s->in[0]), f = columns_of(&s->in[0]), block = COPY_FLOATS / (f + 1) + 1;
     const float *x = s->in[0].data, *b = s->in[1].data;
+    const int64_t pitch = pitch_of(&s->out[0]);
     float *out = s->out[0].data;
     for (int64_t first = lane->id * block; first < n; first += lane->count * block)
         for (int64_t i = first; i < n && i < first + block; i++)
             for (int64_t j = 0; j < f; j += VL)
-                v_store_n(out + i * f + j, v_load_n(x + i * f + j, f - j) + v_load_n(b + j, f - j), f - j);
+                v_store_n(out + i * pitch + j, v_load_n(x + i * f + j, f - j) + v_load_n(b + j, f - j), f - j);
 }
 
 /* ---- sums of rows: SUM_ROWS rows are added up, then their sum to that of the rows before ---- */

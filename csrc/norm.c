@@ -12,18 +12,19 @@ enum {
 struct norm {
     int64_t items, places, channels, groups, size; /* N, S, C, G, C / G */
     float epsilon;
+    int apart; /* places of the result do not lie side by side */
 };
 
 static struct norm norm_of_batch(const struct step *step, const struct tensor *x)
 {
     const int64_t c = columns_of(x);
-    return (struct norm){1, rows_of(x), c, c, 1, (float)step->attr.epsilon};
+    return (struct norm){1, rows_of(x), c, c, 1, (float)step->attr.epsilon, 0};
 }
 
 static struct norm norm_of_groups(const struct step *step, const struct tensor *x, int64_t groups)
 {
     const int64_t n = x->size[0], c = columns_of(x);
-    return (struct norm){n, n ? rows_of(x) / n : 0, c, groups, c / groups, (float)step->attr.epsilon};
+    return (struct norm){n, n ? rows_of(x) / n : 0, c, groups, c / groups, (float)step->attr.epsilon, 0};
 }
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -52,7 +53,7 @@ static int64_t strips_of(const struct norm *z) { return (z->channels + NORM_WIDT
 static struct strip strip_of(const struct norm *z, int64_t number, int64_t places)
 {
     const int64_t c = z->channels, together = places_side_by_side(c), first = number * NORM_WIDTH;
-    if (together > 1) return (struct strip){0, c, together * c, together * c, places / together, places % together * c};
+    if (together > 1 && !z->apart) return (struct strip){0, c, together * c, together * c, places / together, places % together * c};
     const int64_t width = least(c - first, NORM_WIDTH);
     return (struct strip){first, width, width, c, places, 0};
 }
@@ -69,6 +70,7 @@ struct norm_arrays {
     float *out;
     const float *g, *x, *mean, *variance, *gamma, *beta, *sums;
     int32_t activation;
+    int64_t out_skip; /* floats after each place of `out` that are not its own */
 };
 
 /* What is done with the rows: a constant wherever it is an argument. */
@@ -175,33 +177,37 @@ INLINE void work_rows(const struct norm_arrays *a, const struct norm *z, const s
         const struct strip s = strip_of(z, number % strips, z->places);
         const int64_t end = least(first + block, s.rows), at = item * item_size + s.first + first * s.stride;
         const int64_t rest = task % blocks == blocks - 1 ? s.rest : 0;
+        const int joined = s.width == s.stride && !a->out_skip;
         if (first == end && !rest) continue;
         if (filled != number) fill_table(table, a, z, &s, item, work);
         filled = number;
         for (int64_t row = 0; row < end - first; row++) {
             const int64_t i = at + row * s.stride;
-            work_row(a->out + i, a->g + i, a->x + i, table, s.width, work);
-            if (a->activation && s.width < s.stride) activate_rows(a->activation, a->out + i, s.width);
+            float *out = a->out + i + (item * z->places + first + row) * a->out_skip;
+            work_row(out, a->g + i, a->x + i, table, s.width, work);
+            if (a->activation && !joined) activate_rows(a->activation, out, s.width);
         }
         const int64_t i = at + (end - first) * s.stride;
         if (rest) work_row(a->out + i, a->g + i, a->x + i, table, rest, work);
-        if (a->activation && s.width == s.stride) activate_rows(a->activation, a->out + at, i - at + rest);
+        if (a->activation && joined) activate_rows(a->activation, a->out + at, i - at + rest);
     }
 }
 
 /* ------------------------------------------------------------------------------------------------------------- kernels */
 
 /* y = gamma * (x - mean) * inv + beta, then the activation; relu is done on the way. */
-static void norm_forward(const struct step *step, const struct lane *lane, const struct norm *z, const float *mean,
+static void norm_forward(const struct step *step, const struct lane *lane, struct norm z, const float *mean,
                          const float *variance, int gamma, int32_t activation)
 {
     struct norm_arrays a = {.out = step->out[0].data, .g = step->in[0].data, .x = step->in[0].data, .mean = mean,
-                            .variance = variance, .gamma = step->in[gamma].data, .beta = step->in[gamma + 1].data};
+                            .variance = variance, .gamma = step->in[gamma].data, .beta = step->in[gamma + 1].data,
+                            .out_skip = step->out[0].skip};
+    z.apart = a.out_skip != 0;
     if (activation == ACT_relu) {
-        work_rows(&a, z, lane, FORWARD_RELU);
+        work_rows(&a, &z, lane, FORWARD_RELU);
     } else {
         a.activation = activation;
-        work_rows(&a, z, lane, FORWARD);
+        work_rows(&a, &z, lane, FORWARD);
     }
 }
 
@@ -210,7 +216,7 @@ static void kernel_fused_batch_norm(const struct step *step, const struct lane *
 {
     const struct norm z = norm_of_batch(step, &step->in[0]);
     const float *m = step->in[1].data;
-    norm_forward(step, lane, &z, m, m + z.groups, 2, step->attr.activation);
+    norm_forward(step, lane, z, m, m + z.groups, 2, step->attr.activation);
 }
 
 static void kernel_batch_norm(const struct step *step, const struct lane *lane) { kernel_fused_batch_norm(step, lane); }
@@ -219,7 +225,7 @@ static void kernel_batch_norm(const struct step *step, const struct lane *lane) 
 static void kernel_fused_normalize(const struct step *step, const struct lane *lane)
 {
     const struct norm z = norm_of_batch(step, &step->in[0]);
-    norm_forward(step, lane, &z, step->in[1].data, step->in[2].data, 3, step->attr.activation);
+    norm_forward(step, lane, z, step->in[1].data, step->in[2].data, 3, step->attr.activation);
 }
 
 static void kernel_normalize(const struct step *step, const struct lane *lane) { kernel_fused_normalize(step, lane); }
@@ -229,7 +235,7 @@ static void kernel_group_norm(const struct step *step, const struct lane *lane)
 {
     const struct norm z = norm_of_groups(step, &step->in[0], step->in[1].size[2]);
     const float *m = step->in[1].data;
-    norm_forward(step, lane, &z, m, m + z.groups, 2, ACT_linear);
+    norm_forward(step, lane, z, m, m + z.groups, 2, ACT_linear);
 }
 
 /* dx (N,...,C) = g (N,...,C) * gamma (C) * inv, by the variance (C) */

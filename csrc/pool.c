@@ -162,22 +162,22 @@ static void pool_copy_taps(float *taps, const struct pool_steps *t, const float 
     for (int64_t i = 0; i < d; i++)
         for (int64_t j = 0; j < h; j++)
             for (int64_t k = 0; k < w; k++)
-                pool_copy(taps + i * t->d + j * t->h + k * t->w, x + i * s->d + j * s->h + k * c, n, c, apart, c);
+                pool_copy(taps + i * t->d + j * t->h + k * t->w, x + i * s->d + j * s->h + k * s->w, n, c, apart, c);
 }
 
 /* y (OW,C) = a row of output over the d h rows of input that begin at x */
 INLINE void pool_row(const int average, const struct window *w, float *y, const float *x, int64_t d, int64_t h,
                      const struct pool_steps *s, float *taps)
 {
-    const int64_t c = w->c, kernel = w->kernel[AXIS_W], apart = w->stride[AXIS_W] * c;
+    const int64_t c = w->c, kernel = w->kernel[AXIS_W], apart = w->stride[AXIS_W] * s->w;
     int64_t lo, hi;
     pool_inside(w, &lo, &hi);
     for (int64_t o = lo ? 0 : hi; o < w->out[AXIS_W]; o = o + 1 == lo ? hi : o + 1) {
         const struct pool_part part = pool_part_of(w, AXIS_W, o);
-        pool_windows(average, y + o * c, x + part.first * c, 1, 0, c, d, h, part.count, s);
+        pool_windows(average, y + o * c, x + part.first * s->w, 1, 0, c, d, h, part.count, s);
     }
     if (lo == hi) return;
-    x += lo * apart - w->before[AXIS_W] * c;
+    x += lo * apart - w->before[AXIS_W] * s->w;
     const int64_t some = pool_copied(w, d * h * kernel);
     if (apart == c || !some) {
         const int64_t joined = apart == c ? hi - lo : 1; /* windows that make one row of lanes */
@@ -192,17 +192,17 @@ INLINE void pool_row(const int average, const struct window *w, float *y, const 
     }
 }
 
-/* Steps in an array (N,D,H,W,C). */
-INLINE struct pool_steps pool_steps_of(const struct window *w)
+/* Steps in an array (N,D,H,W,C) whose pixels lie so many floats apart. */
+INLINE struct pool_steps pool_steps_of(const struct window *w, int64_t pixel)
 {
-    return (struct pool_steps){w->size[AXIS_H] * w->size[AXIS_W] * w->c, w->size[AXIS_W] * w->c, w->c};
+    return (struct pool_steps){w->size[AXIS_H] * w->size[AXIS_W] * pixel, w->size[AXIS_W] * pixel, pixel};
 }
 
 /* y (N,OD,OH,OW,C) of x (N,D,H,W,C) */
 INLINE void pool(const int average, const struct step *step, const struct lane *lane)
 {
     const struct window w = pool_window(&step->in[0], &step->out[0], &step->attr);
-    const struct pool_steps s = pool_steps_of(&w);
+    const struct pool_steps s = pool_steps_of(&w, pitch_of(&step->in[0]));
     const int64_t high = w.out[AXIS_H], rows = w.n * w.out[AXIS_D] * high, row = w.out[AXIS_W] * w.c;
     const int64_t some = POOL_TASK / (row * w.kernel[AXIS_W]) + 1;
     for (int64_t t = lane->id; t * some < rows; t += lane->count)
@@ -387,7 +387,7 @@ INLINE void pool_clear(float *p, int64_t n) { memset(p, 0, (size_t)n * sizeof *p
 INLINE void pool_dx_slab(const int average, const int add, const struct window *w, float *dx, const float *x,
                          const float *y, const float *g, int64_t from, int64_t to, float *taps)
 {
-    const struct pool_steps s = pool_steps_of(w);
+    const struct pool_steps s = pool_steps_of(w, w->c);
     const int64_t stride = w->stride[AXIS_D], reach = from + w->before[AXIS_D] - w->kernel[AXIS_D] + stride;
     const int64_t high = w->out[AXIS_H], row = w->out[AXIS_W] * w->c, covered = pool_covered(w, AXIS_W) * w->c;
     int64_t done = from; /* all before is written, or cleared to add to */
@@ -422,7 +422,7 @@ INLINE void pool_dx(const int average, const struct step *step, const struct lan
 {
     const struct tensor *g = &step->in[0], *dx = &step->out[0];
     const struct window w = pool_window(dx, g, &step->attr);
-    const int64_t depth = w.size[AXIS_D], stride = w.stride[AXIS_D], slice = pool_steps_of(&w).d, row = depth * slice;
+    const int64_t depth = w.size[AXIS_D], stride = w.stride[AXIS_D], slice = pool_steps_of(&w, w.c).d, row = depth * slice;
     const int64_t out = w.out[AXIS_D] * w.out[AXIS_H] * w.out[AXIS_W] * w.c;
     const float *x = average ? dx->data : step->in[1].data, *y = average ? g->data : step->in[2].data;
     int64_t windows = POOL_SLAB / (slice * stride) + 1;

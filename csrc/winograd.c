@@ -25,7 +25,7 @@ enum {
 
 struct winograd {
     struct window w;   /* its out and kernel are those of the convolution */
-    int64_t k, f;
+    int64_t k, f, ldy; /* ldy: from one pixel of y to the next */
     int64_t tile[MAX_SPACE];  /* outputs of a tile along each axis */
     int64_t count[MAX_SPACE]; /* tiles along each axis */
     int64_t tiles;     /* of all images */
@@ -39,7 +39,8 @@ static struct winograd winograd_of(const struct tensor *x, const struct tensor *
 {
     struct winograd g = {.w = window_of(x, y, attr)};
     g.k = g.w.kernel[AXIS_D] * g.w.c;
-    g.f = y->size[y->rank - 1];
+    g.f = columns_of(y);
+    g.ldy = pitch_of(y);
     g.flat = g.w.kernel[AXIS_H] == 1;
     g.points = g.flat ? POINTS : POINTS * POINTS;
     g.tiles = g.w.n;
@@ -200,12 +201,12 @@ static void transform_inputs(const struct winograd *g, float *v, const struct la
     }
 }
 
-/* One tile's outputs on their way out: y and gate point to the first one, rows of pixels lie `pitch` apart, pixels `f`;
+/* One tile's outputs on their way out: y and gate point to the first one, rows of pixels lie `pitch` apart, pixels `pixel`;
  * high x wide of them are there. */
 struct outlet {
     float *y;
     const float *bias, *gate;
-    int64_t pitch, f, high, wide;
+    int64_t pitch, pixel, high, wide;
     int relu;
 };
 
@@ -237,7 +238,7 @@ INLINE void output_vector(const int flat, const int m, const int whole, const st
         if (!whole && h >= o->high) break;
         transform_output(m, row, half[h]);
         UNROLL for (int j = 0; j < m; j++) {
-            const int64_t at = h * o->pitch + j * o->f + i;
+            const int64_t at = h * o->pitch + j * o->pixel + i;
             if (!whole && j >= o->wide) break;
             vf value = row[j] + shift;
             if (o->relu) value = v_max(v_zero(), value);
@@ -268,7 +269,7 @@ INLINE void pooled_vector(const int flat, const int m, const int whole, const st
             if (!whole && j + 2 > o->wide) break;
             vf most = v_top(row[0][j], row[0][j + 1]);
             if (!flat) most = v_top(most, v_top(row[1][j], row[1][j + 1]));
-            store_lanes(whole, o->y + h / 2 * o->pitch + j / 2 * o->f + i, most, n);
+            store_lanes(whole, o->y + h / 2 * o->pitch + j / 2 * o->pixel + i, most, n);
         }
     }
 }
@@ -314,18 +315,18 @@ static void transform_outputs(const struct winograd *g, float *y, const struct f
     const int relu = end->activation == ACT_relu;
     output_tile_kernel *const run = output_tiles[g->pool][g->flat][g->tile[AXIS_W] == 2];
     const int64_t by_w = g->pool ? 2 : 1, by_h = g->pool && !g->flat ? 2 : 1; /* outputs of the sum for one of y */
-    const int64_t pitch = w->out[AXIS_W] / by_w * g->f;
+    const int64_t pitch = w->out[AXIS_W] / by_w * g->ldy;
     for (int64_t t = t0; t < t1; t++) {
         int64_t n, at[MAX_SPACE];
         tile_place(g, t, &n, at);
         const int64_t first = ((n * w->out[AXIS_D] + at[AXIS_D]) * (w->out[AXIS_H] / by_h) + at[AXIS_H] / by_h) * pitch
-                              + at[AXIS_W] / by_w * g->f + f0;
+                              + at[AXIS_W] / by_w * g->ldy + f0;
         const struct outlet o = {
             .y = y + first,
             .bias = end->bias ? end->bias + f0 : NULL,
             .gate = relu && end->dx_of ? end->dx_of + first : NULL,
             .pitch = pitch,
-            .f = g->f,
+            .pixel = g->ldy,
             .high = w->out[AXIS_H] - at[AXIS_H],
             .wide = w->out[AXIS_W] - at[AXIS_W],
             .relu = relu && !end->dx_of,
@@ -334,7 +335,7 @@ static void transform_outputs(const struct winograd *g, float *y, const struct f
         if (relu || !end->activation) continue;
         for (int64_t h = 0; h < o.high && h < g->tile[AXIS_H]; h++)
             for (int64_t j = 0; j < o.wide && j < g->tile[AXIS_W]; j++) {
-                const int64_t at_pixel = first + h * pitch + j * g->f;
+                const int64_t at_pixel = first + h * pitch + j * g->ldy;
                 if (end->dx_of) activate_dx_rows(end->activation, y + at_pixel, end->dx_of + at_pixel, filters);
                 else activate_rows(end->activation, y + at_pixel, filters);
             }

@@ -13,6 +13,7 @@ from fastnn import backends
 from fastnn.backends import native
 from fastnn.graph import Place, Tensor
 from fastnn.ops import OPS
+from fastnn.ops.declare import OUTPUT
 from fastnn.plan import Plan
 
 EPSILON = 2.0**-24  # half a unit in the last place: the error of one rounded operation
@@ -513,10 +514,53 @@ def test_an_elementwise_op_may_write_over_its_input(name, runner):
                 assert in_place(runner, name, inputs, attrs, over) == apart, (over, inputs[over].shape)
 
 
+def of_slice(backend, name, inputs, attrs, number, before, after):
+    """The output's bits where input ``number``, or the output, lies in a larger array, between so many columns."""
+    arrays = [np.asarray(array, np.float32) for array in inputs]
+    node = OPS[name].record(*(Tensor(a.shape, place=Place(f"in{i}")) for i, a in enumerate(arrays)), **attrs)
+    node.place = Place("out")
+    plan = Plan([node], batch=1, passes=())
+    (step,) = plan.steps
+    output = np.full(node.shape, np.nan, np.float32)
+    inside = output if number == OUTPUT else arrays[number]
+    whole = np.full((*inside.shape[:-1], before + inside.shape[-1] + after), np.nan, np.float32)
+    part = whole[..., before : before + inside.shape[-1]]
+    part[...] = inside
+
+    def sliced(operand):
+        return operand._replace(place=operand.place._replace(offset=before), skip=before + after)
+
+    if number == OUTPUT:
+        plan.steps = [step._replace(outputs=(sliced(step.outputs[0]),))]
+        output = whole
+    else:
+        operands = [sliced(operand) if i == number else operand for i, operand in enumerate(step.inputs)]
+        plan.steps = [step._replace(inputs=tuple(operands))]
+        arrays[number] = whole
+    buffers = {f"in{i}": array for i, array in enumerate(arrays)} | {"out": output}
+    backends.load(backend).Program(plan).run(buffers, 0, 1, 1, 1)
+    if number == OUTPUT:
+        output = part.copy()
+        part[...] = np.nan
+        assert np.isnan(whole).all()
+    return [output.tobytes()]
+
+
+@every_backend
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.slices])
+def test_a_slice_of_a_larger_array_has_the_same_bits(name, engine):
+    for inputs, attrs in (*cases(OPS[name]), enlarged(name)):
+        apart = bits(engine, name, inputs, attrs)
+        for number in OPS[name].slices:
+            for before, after in ((3, 6), (0, 16), (32, 0)):
+                assert of_slice(engine, name, inputs, attrs, number, before, after) == apart, (number, before, after)
+
+
 #: Ops that compute each row by itself, and which of their inputs have rows.
 ROWWISE = {
     **dict.fromkeys(("matmul", "dense", "matmul_nt", "add_bias", "scale_columns", "softmax"), (0,)),
-    **dict.fromkeys(("conv", "conv_dx", "fused_conv", "winograd_conv", "winograd_conv_pool"), (0,)),
+    **dict.fromkeys(("conv", "conv_dx", "fused_conv", "fused_conv_transpose"), (0,)),
+    **dict.fromkeys(("winograd_conv", "winograd_conv_pool"), (0,)),
     **dict.fromkeys(("depthwise_conv", "depthwise_conv_dx", "fused_depthwise_conv"), (0,)),
     **dict.fromkeys(("dense_dx", "fused_conv_dx", "winograd_conv_dx"), (0, 2)),
     **dict.fromkeys(("softmax_dx", "affine_transform", "affine_transform_dx"), (0, 1)),

@@ -117,7 +117,13 @@ def _view(operand: Operand, arrays: Mapping[str, np.ndarray], k: int, batch: int
     start = operand.place.offset
     if operand.place.stream:
         start += k * (count // size * batch if operand.batch else count)
-    return arrays[operand.place.buffer][start : start + count].reshape(shape)
+    flat = arrays[operand.place.buffer][start:]
+    if not operand.skip:
+        return flat[:count].reshape(shape)
+    strides = [flat.itemsize]
+    for extent in (shape[-1] + operand.skip, *shape[-2:0:-1]):
+        strides.append(strides[-1] * extent)
+    return np.lib.stride_tricks.as_strided(flat, shape, strides[::-1])
 
 
 def why_not() -> str | None:

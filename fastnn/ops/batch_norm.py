@@ -15,7 +15,7 @@ import numpy as np
 
 from fastnn.graph import Shape
 from fastnn.ops.data import fill, take
-from fastnn.ops.declare import OPS, Case, op
+from fastnn.ops.declare import OPS, OUTPUT, Case, op
 from fastnn.ops.matrix import sum_rows
 from fastnn.ops.norm import (
     EPSILONS,
@@ -184,6 +184,7 @@ def _normalize_gradient(
     flops=touching(4),
     cases=_cases("x", "mean", "variance", "gamma", "beta"),
     elementwise=(0,),
+    slices=(OUTPUT,),
 )
 def normalize(x, mean, variance, gamma, beta, *, epsilon):
     """``gamma * xhat + beta`` with any mean and variance (C,) of ``x (N, ..., C)``: they have no gradient."""
@@ -286,6 +287,7 @@ def fused_batch_norm(x, moments, gamma, beta, *, epsilon, activation):
     flops=touching(4),
     cases=_with_activations(_cases("x", "mean", "variance", "gamma", "beta"), *DENSE_ACTIVATIONS),
     elementwise=(0,),
+    slices=(OUTPUT,),
 )
 def fused_normalize(x, mean, variance, gamma, beta, *, epsilon, activation):
     """normalize and an activation in one."""

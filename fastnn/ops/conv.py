@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph import Shape
-from fastnn.ops.declare import OPS, Case, op
+from fastnn.ops.declare import OPS, OUTPUT, Case, op
 from fastnn.ops.pointwise import DENSE_ACTIVATIONS
 from fastnn.ops.window import Pads, output_sizes, scatter_windows, spread, windows
 
@@ -148,6 +148,7 @@ def _patches(image: np.ndarray, kernel: Any, strides: Any, dilations: Any, pads:
     scale=lambda x, w, **attrs: conv.reference(abs(x), abs(w), **attrs),
     flops=_conv_flops,
     cases=_conv_cases,
+    slices=(0, OUTPUT),
 )
 def conv(x, w, *, strides, pads, dilations, groups=1):
     """``x (N, *space, C)`` with ``w (*kernel, C / groups, F)`` -> (N, *outputs, F).
@@ -175,6 +176,7 @@ def conv(x, w, *, strides, pads, dilations, groups=1):
     scale=lambda g, w, **attrs: conv_dx.reference(abs(g), abs(w), **attrs),
     flops=lambda g, w, **attrs: _flops(g, w),
     cases=_gradient_cases("x"),
+    slices=(OUTPUT,),
 )
 def conv_dx(g, w, *, sizes, strides, pads, dilations, groups=1):
     """The gradient of conv with respect to its input, which had the spatial ``sizes``: the transposed convolution."""
@@ -284,6 +286,7 @@ def _fused_scale(x: Any, w: Any, *b: Any, activation: str, **attrs: Any) -> Any:
     scale=_fused_scale,
     flops=_conv_flops,
     cases=_fused_cases,
+    slices=(0, OUTPUT),
 )
 def fused_conv(x, w, b=None, *, strides, pads, dilations, groups=1, activation="linear"):
     """conv, add_bias and an activation in one: what the Plan makes of a convolution layer."""
@@ -317,6 +320,40 @@ def fused_conv_dx(g, w, y, *, sizes, strides, pads, dilations, groups=1, activat
     """conv_dx, then the gradient of the activation that made ``y``, the input of the convolution."""
     attrs = {"sizes": sizes, "strides": strides, "pads": pads, "dilations": dilations, "groups": groups}
     return activated_dx(activation, conv_dx.reference(g, w, **attrs), y)
+
+
+def _shape_fused_transpose(g: Shape, w: Shape, b: Shape | None = None, *, activation: str, **attrs: Any) -> Shape:
+    check_activation(activation)
+    x = _shape_conv_dx(g, w, **attrs)
+    check_bias(x, b)
+    return x
+
+
+def _fused_transpose_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for number, ((g, w), attrs) in enumerate(_gradient_cases("x")(rng)):
+        channels = w.shape[-2] * attrs["groups"]
+        bias = (rng.standard_normal(channels),) if number % 4 < 3 else ()
+        yield (g, w / 10.0, *bias), {**attrs, "activation": DENSE_ACTIVATIONS[number % len(DENSE_ACTIVATIONS)]}
+
+
+def _fused_transpose_scale(g: Any, w: Any, *b: Any, activation: str, **attrs: Any) -> Any:
+    before = conv_dx.reference(abs(g), abs(w), **attrs) + (abs(b[0]) if b else 0.0)
+    after = fused_conv_transpose.reference(g, w, *b, activation=activation, **attrs)
+    return activation_scale(before, after, activation)
+
+
+@op(
+    shape=_shape_fused_transpose,
+    terms=lambda g, w, *b, groups, **attrs: math.prod(w[:-2]) * w[-1] // groups + 8,
+    scale=_fused_transpose_scale,
+    flops=lambda g, w, *b, **attrs: _flops(g, w),
+    cases=_fused_transpose_cases,
+    slices=(OUTPUT,),
+)
+def fused_conv_transpose(g, w, b=None, *, sizes, strides, pads, dilations, groups=1, activation="linear"):
+    """conv_dx, add_bias and an activation in one: what the Plan makes of a layer that is a transposed convolution."""
+    x = conv_dx.reference(g, w, sizes=sizes, strides=strides, pads=pads, dilations=dilations, groups=groups)
+    return activated(activation, x if b is None else x + b)
 
 
 def transposed_pads(kernel: Sequence[int], dilations: Sequence[int], pads: Pads) -> Pads:

@@ -54,6 +54,7 @@ class PythonOp(Op):
             updates=(),
             elementwise=False,
             view=False,
+            slices=(),
         )
         self.name = name
         self.label = label

@@ -21,6 +21,9 @@ Cases = Callable[["np.random.Generator"], Iterator[Case]]
 #: Stands for the value of an attribute that has no default.
 REQUIRED: Any = object()
 
+#: In ``slices``: the output.
+OUTPUT = -1
+
 #: Every declared op by name.
 OPS: dict[str, Op] = {}
 
@@ -47,6 +50,7 @@ class Op:
         view: the output is the input's memory under another shape; the Plan makes no step of it
         elementwise: the inputs of whose elements each output element depends on the same one only: the output may take
             the memory of one of them that is not needed any more. Indices, or True for all inputs
+        slices: the arrays that may be a slice of a larger one along the last axis: indices of inputs, and OUTPUT
         python: whether it is computed by a function of the user's, whatever the backend; see ``fastnn.ops.custom``
     """
 
@@ -66,6 +70,7 @@ class Op:
         updates: tuple[int, ...],
         elementwise: bool | tuple[int, ...],
         view: bool,
+        slices: tuple[int, ...],
     ) -> None:
         code, defaults = reference.__code__, reference.__defaults__ or ()  # inspect is slow to import
         self.name = reference.__name__
@@ -84,6 +89,7 @@ class Op:
         self.updates = updates
         self.elementwise = tuple(range(len(self.inputs))) if elementwise is True else elementwise or ()
         self.view = view
+        self.slices = slices
         self.__doc__ = reference.__doc__
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
@@ -151,6 +157,7 @@ def op(
     updates: tuple[int, ...] = (),
     elementwise: bool | tuple[int, ...] = False,
     view: bool = False,
+    slices: tuple[int, ...] = (),
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declare the decorated NumPy function as an op. See :class:`Op` for the arguments."""
 
@@ -167,6 +174,7 @@ def op(
             updates=updates,
             elementwise=elementwise,
             view=view,
+            slices=slices,
         )
         OPS[declared.name] = declared
         return declared

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph import Shape
-from fastnn.ops.declare import OPS, SIZES, Case, op
+from fastnn.ops.declare import OPS, OUTPUT, SIZES, Case, op
 from fastnn.ops.pointwise import DENSE_ACTIVATIONS
 from fastnn.ops.shape import transpose
 
@@ -89,6 +89,7 @@ def _shape_matmul_tn(x: Shape, g: Shape) -> Shape:
     scale=lambda x, w: abs(x) @ abs(w),
     flops=_flops,
     cases=_products("nk kf"),
+    slices=(OUTPUT,),
 )
 def matmul(x, w):
     """``x (N, K) @ w (K, F) -> (N, F)``."""
@@ -175,6 +176,7 @@ def _sum_cases(rng: np.random.Generator) -> Iterator[Case]:
     scale=lambda x, b: abs(x) + abs(b),
     cases=lambda rng: (((y, rng.standard_normal(y.shape[-1])), {}) for (y,), _ in _row_cases(rng)),
     elementwise=True,
+    slices=(OUTPUT,),
 )
 def add_bias(x, b):
     """``x (N, F) + b (F,)``."""
@@ -235,6 +237,7 @@ def _dense_scale(x: np.ndarray, w: np.ndarray, *b: np.ndarray, activation: str) 
     scale=_dense_scale,
     flops=lambda x, w, *b, activation: _flops(x, w),
     cases=_dense_cases,
+    slices=(OUTPUT,),
 )
 def dense(x, w, b=None, *, activation="linear"):
     """matmul, add_bias and an activation in one: what the Plan makes of a Dense layer."""

@@ -152,6 +152,7 @@ def _inside(sizes: Sequence[int], kernel: Any, strides: Any, pads: Any) -> Itera
     terms=lambda x, **attrs: 0,
     flops=lambda x, **attrs: _work(x, _shape(x, **attrs)),
     cases=_cases,
+    slices=(0,),
 )
 def max_pool(x, *, kernel, strides, pads):
     """The largest of each window: ``x (N, *sizes, C)`` -> (N, *outputs, C)."""
@@ -189,6 +190,7 @@ def max_pool_dx(g, x, y, *, kernel, strides, pads):
     scale=lambda x, **attrs: average_pool(abs(x), **attrs),
     flops=lambda x, **attrs: _work(x, _shape(x, **attrs)),
     cases=_cases,
+    slices=(0,),
 )
 def average_pool(x, *, kernel, strides, pads):
     """The mean of the pixels in each window: ``x (N, *sizes, C)`` -> (N, *outputs, C)."""

@@ -34,7 +34,7 @@ from fastnn.ops.conv import (
     check_activation,
     check_bias,
 )
-from fastnn.ops.declare import OPS, Case, op
+from fastnn.ops.declare import OPS, OUTPUT, Case, op
 from fastnn.ops.pointwise import DENSE_ACTIVATIONS
 from fastnn.ops.pool import max_pool
 from fastnn.ops.window import Pads, output_sizes, padded
@@ -268,6 +268,7 @@ def _scale(x: Any, u: Any, *b: Any, kernel: Any, pads: Pads, filters: int, activ
     scale=_scale,
     flops=lambda x, u, *b, kernel, pads, filters, activation: _direct_flops(x, u, kernel, pads, filters),
     cases=_cases,
+    slices=(OUTPUT,),
 )
 def winograd_conv(x, u, b=None, *, kernel, pads, filters, activation="linear"):
     """conv of stride 1 with weights of which ``winograd_weights`` made ``u``, then a bias and an activation."""
@@ -311,6 +312,7 @@ def _pool_cases(rng: np.random.Generator) -> Iterator[Case]:
     ),
     flops=lambda x, u, *b, kernel, pads, filters, activation: _direct_flops(x, u, kernel, pads, filters),
     cases=_pool_cases,
+    slices=(OUTPUT,),
 )
 def winograd_conv_pool(x, u, b=None, *, kernel, pads, filters, activation="linear"):
     """winograd_conv, then max_pool with a window of two outputs along each axis that is transformed."""

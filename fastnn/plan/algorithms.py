@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from fastnn.graph import Node, Tensor, consumers, rewrite
 from fastnn.ops import matrix, pool, winograd
-from fastnn.ops.conv import conv, conv_dw, conv_dx, fused_conv, fused_conv_dx, transposed_pads
+from fastnn.ops.conv import conv, conv_dw, conv_dx, fused_conv, fused_conv_dx, fused_conv_transpose, transposed_pads
 from fastnn.ops.declare import Op
 from fastnn.ops.shape import reshape_weight
 from fastnn.plan.fuse import Roots
@@ -29,6 +29,7 @@ _PRODUCTS: dict[Op, Op] = {
     fused_conv_dx: matrix.dense_dx,
     conv_dw: matrix.matmul_tn,
 }
+_CONVOLUTIONS = {*_PRODUCTS, fused_conv_transpose}
 
 
 def worth_winograd(kernel: Sequence[int], channels: int, filters: int, sizes: Sequence[int]) -> bool:
@@ -62,7 +63,7 @@ def choose(roots: Roots, use_winograd: bool = True) -> dict[Tensor | Node, Any]:
     def rule(node: Node, inputs: tuple[Tensor, ...]) -> Any:
         if node.op is pool.max_pool and count.get(id(node.inputs[0])) == 1 and inputs[0].place is None:
             return _pooled(node, inputs[0].node)
-        if node.op not in _PRODUCTS or node.attrs["groups"] != 1 or any(s != 1 for s in node.attrs["strides"]):
+        if node.op not in _CONVOLUTIONS or node.attrs["groups"] != 1 or any(s != 1 for s in node.attrs["strides"]):
             return None
         if node.op is conv_dw:
             return _weights_gradient(node, inputs, use_winograd)
@@ -70,7 +71,7 @@ def choose(roots: Roots, use_winograd: bool = True) -> dict[Tensor | Node, Any]:
         kernel: Any = w.shape[:-2]
         pads = attrs["pads"]
         extra = {"activation": attrs["activation"]} if "activation" in attrs else {}
-        if _is_product(kernel, pads):
+        if _is_product(kernel, pads) and node.op in _PRODUCTS:
             return _PRODUCTS[node.op](first, reshape_weight(w, shape=w.shape[-2:]), *rest, **extra)
         assert node.output is not None
         _, *sizes, filters = cast("tuple[int, ...]", node.output.shape)

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastnn.graph import Node, Tensor, consumers, rewrite
 from fastnn.ops import depthwise, focal, loss, matrix, merge, pointwise, pool
-from fastnn.ops.conv import conv, conv_dx, fused_conv, fused_conv_dx
+from fastnn.ops.conv import conv, conv_dx, fused_conv, fused_conv_dx, fused_conv_transpose
 from fastnn.ops.declare import OPS, Op
 from fastnn.ops.shape import reshape
 from fastnn.ops.softmax import softmax
@@ -42,6 +42,7 @@ def losses_on_logits(roots: Roots) -> dict[Tensor | Node, Any]:
 _FORWARD: dict[Op, Op] = {
     matrix.matmul: matrix.dense,
     conv: fused_conv,
+    conv_dx: fused_conv_transpose,
     depthwise.depthwise_conv: depthwise.fused_depthwise_conv,
 }
 #: what carries a gradient back -> the same, times the slope of the activation before it

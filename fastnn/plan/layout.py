@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from fastnn.graph import ALL, Node, Place, Tensor
+from fastnn.plan.joins import Slice, slices
 from fastnn.plan.memory import Lifetime, aligned, assign
 from fastnn.plan.schedule import elements, views
 
@@ -18,16 +19,19 @@ class Layout:
     Args:
         nodes: in the order in which they run
         batch: the largest batch
-        weights: names of buffers that seldom change: what depends on them alone is computed apart and kept
+        weights: names of buffers that seldom change: what depends on them alone is computed apart and kept. And what
+            is joined lies in the whole; not so in training, where the whole would have to be there for as long as one
+            of its slices, and copies, which go through the caches, take no longer
 
     Attributes:
         constants, steps: nodes that run when the weights have changed, and those that run for each batch. Views are in
-            neither: their output is their input's memory
+            neither: their output is their input's memory; nor is what joins slices
         arena_size, constants_size: elements
     """
 
     def __init__(self, nodes: Sequence[Node], batch: int, weights: Collection[str] = ()) -> None:
         self.batch = batch
+        self._slices: dict[int, Slice] = {}  # by the tensor's id
         self._places: dict[int, Place] = {}  # by the tensor's id; those of tensors that were given one are theirs
         self._workspaces: dict[int, int] = {}  # by the node's id
         constants, steps = _split(nodes, weights)
@@ -38,6 +42,9 @@ class Layout:
                 self._behind.pop(id(node.output), None)
         self.constants = [node for node in constants if id(node) not in free]
         self.steps = [node for node in steps if id(node) not in free]
+        if weights:
+            self._slices, done = slices(self.steps, self._behind, self._unplaced)
+            self.steps = [node for node in self.steps if id(node) not in done]
         self.constants_size = self._keep()
         self.arena_size = max(self._lay_out(self.constants), self._lay_out(self.steps))
 
@@ -47,14 +54,29 @@ class Layout:
         place = self._places.get(id(base)) or base.place
         if place is None:
             raise ValueError(f"plan: the input {base!r} has no place")
+        if id(tensor) in self._slices:
+            return place._replace(offset=place.offset + self._slices[id(tensor)].start)
         return place
+
+    def skip(self, tensor: Tensor) -> int:
+        """The elements after each row of a slice that are not its own; 0 for all other tensors."""
+        if id(tensor) not in self._slices:
+            return 0
+        whole, own = self._slices[id(tensor)].whole.shape[-1], tensor.shape[-1]
+        assert whole is not None and own is not None
+        return whole - own
 
     def workspace(self, node: Node) -> int:
         """Where in the arena a node's kernel finds memory for itself."""
         return self._workspaces.get(id(node), 0)
 
     def _base(self, tensor: Tensor) -> Tensor:
+        if id(tensor) in self._slices:
+            return self._slices[id(tensor)].whole
         return self._behind.get(id(tensor), tensor)
+
+    def _unplaced(self, tensor: Tensor) -> bool:
+        return tensor.place is None and id(tensor) not in self._places
 
     def _free_views(self, nodes: Sequence[Node]) -> set[int]:
         """The views that cost nothing. One that is wanted in a place of its own costs nothing if what it is a view of
@@ -87,7 +109,7 @@ class Layout:
     def _lay_out(self, nodes: Sequence[Node]) -> int:
         """Places in the arena for the tensors that have none, and for the kernels' own memory; the size of it all."""
         groups, group_of, workspace_of = lifetimes(
-            nodes, self.batch, self._base, lambda output: output.place is not None or id(output) in self._places
+            nodes, self.batch, self._base, lambda output: not self._unplaced(output)
         )
         offsets, total = assign(groups)
         self._places |= {tensor: Place(ARENA, offsets[group]) for tensor, group in group_of.items()}
@@ -103,7 +125,7 @@ def lifetimes(
     Args:
         nodes: see above
         batch: the largest batch
-        base: the tensor whose memory a tensor is
+        base: the tensor whose memory a tensor is, or is a slice of
         placed: whether an output has a place already
 
     Returns:
@@ -120,6 +142,12 @@ def lifetimes(
     for position, node in enumerate(nodes):
         output = node.output
         if output is None or placed(output):
+            continue
+        whole = base(output)
+        if whole is not output:
+            if id(whole) not in group_of:
+                group_of[id(whole)] = len(groups)
+                groups.append(Lifetime(elements(whole.shape, batch), position, last.get(id(whole), position)))
             continue
         size = elements(output.shape, batch)
         shared = None

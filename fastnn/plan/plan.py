@@ -23,11 +23,12 @@ Pass = Callable[[Sequence[Tensor | Node]], Mapping[Tensor | Node, Any]]
 
 
 class Operand(NamedTuple):
-    """An array of a step: symbolic shape (None: the batch), type, place."""
+    """An array of a step: symbolic shape (None: the batch), type, place, elements after each row that are another's."""
 
     shape: Shape
     dtype: str
     place: Place
+    skip: int = 0
 
     @property
     def batch(self) -> bool:
@@ -128,7 +129,7 @@ class Plan:
 
     def _step(self, node: Node, layout: Layout) -> Step:
         def operand(tensor: Tensor) -> Operand:
-            return Operand(tensor.shape, tensor.dtype, layout.place(tensor))
+            return Operand(tensor.shape, tensor.dtype, layout.place(tensor), layout.skip(tensor))
 
         if node.output is None:
             outputs = [node.inputs[i] for i in node.op.updates]

@@ -74,6 +74,8 @@ static void check_conv(const struct sizes *z, int number)
     s = make("conv_dx", "nsc=nof,wgf", *z);
     fill_inputs(&s, whole);
     check(&s, "conv_dx", ref_conv_dx, ROW_BY_ROW);
+    s = make("fused_conv_transpose", number % 5 ? "nsc=nof,wgf,c" : "nsc=nof,wgf", *z);
+    check_fused(&s, "fused_conv_transpose", number, ref_conv_transpose, terms);
     s = make("fused_conv_dx", "nsc=nof,wgf,nsc", *z);
     fill(&s.in[2], number % ACT_COUNT == ACT_softplus ? 0 : -1, 1);
     check_fused(&s, "fused_conv_dx", number, ref_conv_dx, terms);

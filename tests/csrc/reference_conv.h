@@ -34,6 +34,20 @@ static void correlate_dx(const struct step *s, const struct answer *a, int64_t g
         put_sloped(s, a, i, a->want[0][i], s->inputs > 2 ? IN(2)[i] : 0, sum_error(terms, a->slack[0][i], whole));
 }
 
+/* With a bias, and an activation. */
+static void ref_conv_transpose(const struct step *s, const struct answer *a)
+{
+    const struct tensor *g = &s->in[0], *w = &s->in[1], *x = &s->out[0];
+    const int64_t channels = last_size(x);
+    const double terms = taps_of(w) * (double)(last_size(g) / s->attr.groups) + 1;
+    const int whole = is_whole(g) && is_whole(w) && s->inputs < 3;
+    add_products(s, x, w, g, s->attr.groups, OF_X, a->want[0], a->slack[0]);
+    for (int64_t i = 0; i < elements(x); i++) {
+        const double b = s->inputs > 2 ? IN(2)[i % channels] : 0;
+        put_activated(s, a, i, a->want[0][i] + b, sum_error(terms, a->slack[0][i] + fabs(b), whole));
+    }
+}
+
 /* `parts`: as many sums, at most, are added up in the end. */
 static void correlate_dw(const struct step *s, const struct answer *a, int64_t groups, double parts)
 {

@@ -31,6 +31,7 @@ cdef extern from "kernels.h":
         int64_t size[6]
         int32_t rank
         int32_t batch
+        int64_t skip
         int32_t changing
     struct attributes:
         double alpha, negative_slope, limit, l1, l2, threshold, rate, momentum, rho, beta_1, beta_2, epsilon
@@ -274,6 +275,7 @@ cdef class Program:
             raise ValueError(f"native: arrays have at most {MAX_RANK} axes. Received: shape {shape}")
         t.rank = len(shape)
         t.batch = operand.batch
+        t.skip = operand.skip
         t.changing = operand.place.buffer in self.overwritten
         for axis in range(t.rank):
             t.size[axis] = shape[axis]

@@ -9,6 +9,8 @@ import importlib.util
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from fastnn.backends import numpy as reference
 from fastnn.plan import Plan, Step
 
@@ -32,7 +34,14 @@ class Program(reference.Program):
             if step.op.python or step.op.name in SHARED:
                 reference.execute(step, outputs, inputs)
             else:
+                whole = outputs  # kernels are compiled for contiguous arrays
+                if any(operand.skip for operand in (*step.outputs, *step.inputs)):
+                    inputs = tuple(np.ascontiguousarray(array) for array in inputs)
+                    outputs = tuple(np.empty(array.shape, array.dtype) for array in outputs)
                 KERNELS[step.op.name](outputs, inputs, dict(step.attrs))
+                for array, own in zip(whole, outputs, strict=True):
+                    if array is not own:
+                        array[...] = own
 
         super().__init__(plan, execute)
 

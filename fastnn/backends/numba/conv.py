@@ -320,6 +320,16 @@ def conv_dx(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
 
 
 @kernel
+def fused_conv_transpose(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
+    g, w, *b = inputs
+    _backward(outputs[0], g, w, EMPTY, attrs)
+    if b:
+        KERNELS["add_bias"](outputs, (outputs[0], *b), {})
+    if attrs["activation"] != "linear":
+        KERNELS[attrs["activation"]](outputs, outputs, {})
+
+
+@kernel
 def fused_conv_dx(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
     g, w, y = inputs
     activation = attrs["activation"]
