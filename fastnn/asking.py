@@ -188,7 +188,7 @@ def asking_plan(model: Trainable, roots: Sequence[Tensor | Node], rows: int, nam
         batch=rows,
         dtype=model.dtype,
         name=f"{model.name}: {name}",
-        passes=[fold_norms, *passes()],
+        passes=[fold_norms, *passes(training=False)],
         weights=model.vectors(),
     )
 

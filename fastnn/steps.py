@@ -125,7 +125,8 @@ class TrainStep:
         self.layout = Layout.of(model.trainable_weights)
         roots = self._record(shapes)
         name = f"{model.name}: training step"
-        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=name, passes=passes(), recompute=model.recompute)
+        improved = passes(training=True)
+        self.plan = Plan(roots, batch=batch, dtype=self.dtype, name=name, passes=improved, recompute=model.recompute)
         self._versions = list(dict.fromkeys(weight.version for weight in model.weights))
 
     @cached_property
@@ -237,9 +238,9 @@ class Feed:
         return {"index": self.orders.of(number), "rates": rates, "step": steps}
 
 
-def passes() -> list[Pass]:
+def passes(*, training: bool) -> list[Pass]:
     """What is done to each graph of a model before it becomes a Plan."""
-    return [fused_norms, epilogues, partial(choose, use_winograd=config.winograd())]
+    return [fused_norms, epilogues, partial(choose, use_winograd=config.winograd(), changing=training)]
 
 
 def row_shapes(shapes: Mapping[str, Sequence[int]]) -> RowShapes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from small_graphs import leaf, ops
@@ -148,6 +150,17 @@ def test_a_convolution_of_stride_one_is_winograds(name):
 def test_every_kernel_that_winograd_fits_computes_the_same(name, space, kernel, pads):
     found = graph(name, space, kernel, 17, 16, pads=pads)
     assert any(op.startswith("winograd_conv") for op in chosen(found))
+    assert_same_numbers(found)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "conv_dw"])
+def test_many_weights_that_change_at_each_step_are_transformed_on_the_way(name):
+    found = graph(name, (6, 7), (3, 3), 190, 200)
+    assert len(chosen(found)) == 1
+    plan = Plan([found], batch=2, passes=[choose])
+    assert plan.steps[0].attrs["flip"] == name.endswith("dx")
+    assert [i.shape for i in plan.steps[0].inputs][1] == (3, 3, 190, 200)
+    assert chosen(found, passes=[partial(choose, changing=False)])[0] == "winograd_weights"
     assert_same_numbers(found)
 
 

@@ -13,7 +13,9 @@ to the input is a convolution with flipped weights. A kernel of one element alon
 is summed like channels.
 
 U, the transformed weights, has the shape (points, panels, KD * C, 32): filters lie in panels of 32, the last one filled
-up with zeros, as the products read them.
+up with zeros, as the products read them. The convolutions take U, or the weights themselves, to be transformed on the
+way: U has four times as many numbers (5x5: 1.44 times), and if no cache holds them it takes longer to write and read
+them than to make them.
 """
 
 from __future__ import annotations
@@ -196,14 +198,33 @@ def _convolve(
     return y.reshape(len(x), *outputs, filters)
 
 
+def _transformed(u: np.ndarray, flip: bool | None, absolute: bool = False) -> Any:
+    """U, which is there if ``flip`` is None."""
+    if flip is not None:
+        u = _transform_weights(u, flip, absolute)
+    return abs(u) if absolute else u
+
+
 def _shape_winograd(
-    x: Shape, u: Shape, b: Shape | None = None, *, kernel: Any, pads: Pads, filters: int, activation: str = "linear"
+    x: Shape,
+    u: Shape,
+    b: Shape | None = None,
+    *,
+    kernel: Any,
+    pads: Pads,
+    filters: int,
+    flip: bool | None = None,
+    activation: str = "linear",
 ) -> Shape:
     check_activation(activation)
     _check_kernel(kernel)
     depth = _space(kernel, 1)[0]
     expected = (_points(kernel), -(-filters // PANEL), depth * x[-1], PANEL)
-    if u != expected:
+    if flip is not None:
+        channels = (filters, x[-1]) if flip else (x[-1], filters)
+        if u != (*kernel, *channels):
+            raise ValueError(f"needs weights of shape {(*kernel, *channels)}. Received: {u}")
+    elif u != expected:
         raise ValueError(f"needs transformed weights of shape {expected}. Received: {u}")
     y = (x[0], *_outputs(x, kernel, pads), filters)
     check_bias(y, b)
@@ -238,6 +259,11 @@ def _arrays(rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray, 
         w = rng.standard_normal((*kernel, c, f)) / 8.0
         u = _transform_weights(w, False).astype(np.float32).astype(float)
         yield x, u, {"kernel": kernel, "pads": pads, "filters": f}
+        if number % 2:
+            yield x, w, {"kernel": kernel, "pads": pads, "filters": f, "flip": False}
+        else:
+            w = rng.standard_normal((*kernel, f, c)) / 8.0
+            yield x, w, {"kernel": kernel, "pads": pads, "filters": f, "flip": True}
 
 
 def _cases(rng: np.random.Generator) -> Iterator[Case]:
@@ -246,9 +272,9 @@ def _cases(rng: np.random.Generator) -> Iterator[Case]:
         yield (x, u, *b), {**attrs, "activation": DENSE_ACTIVATIONS[number % len(DENSE_ACTIVATIONS)]}
 
 
-def _terms(x: Shape, u: Shape, *rest: Shape, **attrs: Any) -> float:
-    """A chain over the channels between two transforms, each two sums of at most six."""
-    return u[2] + 32  # type: ignore[operator]
+def _terms(x: Shape, u: Shape, *rest: Shape, kernel: Any, **attrs: Any) -> float:
+    """A chain over the channels between two transforms, each two sums of at most six; and that of the weights."""
+    return _space(kernel, 1)[0] * x[-1] + 56
 
 
 def _direct_flops(x: Shape, u: Shape, kernel: Any, pads: Pads, filters: int) -> float:
@@ -256,9 +282,12 @@ def _direct_flops(x: Shape, u: Shape, kernel: Any, pads: Pads, filters: int) -> 
     return _flops(y, (*kernel, x[-1], filters))
 
 
-def _scale(x: Any, u: Any, *b: Any, kernel: Any, pads: Pads, filters: int, activation: str) -> Any:
-    before = _convolve(abs(x), abs(u), kernel, pads, filters, absolute=True) + (abs(b[0]) if b else 0.0)
-    attrs = {"kernel": kernel, "pads": pads, "filters": filters, "activation": activation}
+def _scale(
+    x: Any, u: Any, *b: Any, kernel: Any, pads: Pads, filters: int, flip: bool | None = None, activation: str
+) -> Any:
+    before = _convolve(abs(x), _transformed(abs(u), flip, True), kernel, pads, filters, absolute=True)
+    before += abs(b[0]) if b else 0.0
+    attrs = {"kernel": kernel, "pads": pads, "filters": filters, "flip": flip, "activation": activation}
     return activation_scale(before, winograd_conv.reference(x, u, *b, **attrs), activation)
 
 
@@ -266,13 +295,16 @@ def _scale(x: Any, u: Any, *b: Any, kernel: Any, pads: Pads, filters: int, activ
     shape=_shape_winograd,
     terms=_terms,
     scale=_scale,
-    flops=lambda x, u, *b, kernel, pads, filters, activation: _direct_flops(x, u, kernel, pads, filters),
+    flops=lambda x, u, *b, kernel, pads, filters, **attrs: _direct_flops(x, u, kernel, pads, filters),
     cases=_cases,
     slices=(OUTPUT,),
 )
-def winograd_conv(x, u, b=None, *, kernel, pads, filters, activation="linear"):
-    """conv of stride 1 with weights of which ``winograd_weights`` made ``u``, then a bias and an activation."""
-    y = _convolve(x, u, kernel, pads, filters)
+def winograd_conv(x, u, b=None, *, kernel, pads, filters, flip=None, activation="linear"):
+    """conv of stride 1 with weights of which ``winograd_weights`` made ``u``, then a bias and an activation.
+
+    If ``flip`` is not None, ``u`` are the weights themselves, of which ``winograd_weights`` with it would make U.
+    """
+    y = _convolve(x, _transformed(u, flip), kernel, pads, filters)
     return activated(activation, y if b is None else y + b)
 
 
@@ -310,13 +342,13 @@ def _pool_cases(rng: np.random.Generator) -> Iterator[Case]:
     scale=lambda x, u, *b, kernel, **attrs: max_pool.reference(
         _scale(x, u, *b, kernel=kernel, **attrs), **pool_attrs(kernel)
     ),
-    flops=lambda x, u, *b, kernel, pads, filters, activation: _direct_flops(x, u, kernel, pads, filters),
+    flops=lambda x, u, *b, kernel, pads, filters, **attrs: _direct_flops(x, u, kernel, pads, filters),
     cases=_pool_cases,
     slices=(OUTPUT,),
 )
-def winograd_conv_pool(x, u, b=None, *, kernel, pads, filters, activation="linear"):
+def winograd_conv_pool(x, u, b=None, *, kernel, pads, filters, flip=None, activation="linear"):
     """winograd_conv, then max_pool with a window of two outputs along each axis that is transformed."""
-    y = winograd_conv.reference(x, u, b, kernel=kernel, pads=pads, filters=filters, activation=activation)
+    y = winograd_conv.reference(x, u, b, kernel=kernel, pads=pads, filters=filters, flip=flip, activation=activation)
     return max_pool.reference(y, **pool_attrs(kernel))
 
 
@@ -338,18 +370,18 @@ def _dx_cases(rng: np.random.Generator) -> Iterator[Case]:
 
 @op(
     shape=_shape_winograd_dx,
-    terms=lambda g, u, y, **attrs: u[2] + 40,
-    scale=lambda g, u, y, *, kernel, pads, filters, activation: (
-        _convolve(abs(g), abs(u), kernel, pads, filters, absolute=True) * (1.0 + abs(y))
+    terms=lambda g, u, y, **attrs: _terms(g, u, **attrs) + 8,
+    scale=lambda g, u, y, *, kernel, pads, filters, flip=None, activation: (
+        _convolve(abs(g), _transformed(abs(u), flip, True), kernel, pads, filters, absolute=True) * (1.0 + abs(y))
     ),
-    flops=lambda g, u, y, *, kernel, pads, filters, activation: _direct_flops(g, u, kernel, pads, filters),
+    flops=lambda g, u, y, *, kernel, pads, filters, **attrs: _direct_flops(g, u, kernel, pads, filters),
     cases=_dx_cases,
 )
-def winograd_conv_dx(g, u, y, *, kernel, pads, filters, activation):
+def winograd_conv_dx(g, u, y, *, kernel, pads, filters, flip=None, activation):
     """The gradient with respect to the input ``y (N, *space, filters)``, and to the activation that made it: a
     convolution of ``g`` with flipped weights, ``pads`` being that one's.
     """
-    return activated_dx(activation, _convolve(g, u, kernel, pads, filters), y)
+    return activated_dx(activation, _convolve(g, _transformed(u, flip), kernel, pads, filters), y)
 
 
 # The weights' gradient

@@ -15,9 +15,13 @@ from fastnn.ops.conv import conv, conv_dw, conv_dx, fused_conv, fused_conv_dx, f
 from fastnn.ops.declare import Op
 from fastnn.ops.shape import reshape_weight
 from fastnn.plan.fuse import Roots
+from fastnn.plan.schedule import elements
 
 #: With fewer channels or filters, transforming the tiles costs more than it saves.
 CHANNELS = 16
+#: With so many numbers, transformed weights lie in no cache near a processor: those that change at each step are
+#: transformed on the way, and what is gained is more than the time that it takes to write them and read them again.
+FAR = 1 << 20
 #: So many times fewer multiplications are worth it.
 GAIN = 1.5
 
@@ -48,17 +52,24 @@ def worth_winograd(kernel: Sequence[int], channels: int, filters: int, sizes: Se
     return direct >= GAIN * tiled
 
 
-def choose(roots: Roots, use_winograd: bool = True) -> dict[Tensor | Node, Any]:
-    """Each convolution becomes what computes it fastest. Without ``use_winograd``, Winograd's algorithm is left out."""
+def choose(roots: Roots, use_winograd: bool = True, changing: bool = True) -> dict[Tensor | Node, Any]:
+    """Each convolution becomes what computes it fastest.
+
+    Args:
+        roots: of the graph
+        use_winograd: False leaves Winograd's algorithm out
+        changing: whether the weights change at each step
+    """
     transformed: dict[tuple[int, bool], Tensor] = {}
     count = consumers(roots)
 
-    def weights(w: Tensor, flip: bool) -> Tensor:
-        """The transformed weights, made once for all that use them."""
+    def weights(w: Tensor, flip: bool) -> tuple[Tensor, dict[str, bool]]:
+        """The transformed weights, made once for all that use them, or the weights, and how they are transformed."""
         key = (id(w), flip)
         if key not in transformed:
             transformed[key] = winograd.winograd_weights(w, flip=flip)
-        return transformed[key]
+        u = transformed[key]
+        return (w, {"flip": flip}) if changing and elements(u.shape, 1) >= FAR else (u, {})
 
     def rule(node: Node, inputs: tuple[Tensor, ...]) -> Any:
         if node.op is pool.max_pool and count.get(id(node.inputs[0])) == 1 and inputs[0].place is None:
@@ -84,7 +95,8 @@ def choose(roots: Roots, use_winograd: bool = True) -> dict[Tensor | Node, Any]:
         if not worth_winograd(kernel, channels, filters, sizes):
             return None
         op = winograd.winograd_conv_dx if node.op is fused_conv_dx else winograd.winograd_conv
-        return op(first, weights(w, flip=backward), *rest, kernel=kernel, pads=pads, filters=filters, **extra)
+        u, how = weights(w, flip=backward)
+        return op(first, u, *rest, kernel=kernel, pads=pads, filters=filters, **how, **extra)
 
     return rewrite(roots, rule)
 

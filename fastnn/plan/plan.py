@@ -194,7 +194,7 @@ _AXES = {"strides": 1, "dilations": 1, "pads": (0, 0)}
 
 def _shown(name: str, value: Any) -> str:
     """An attribute as text; nothing where it does nothing."""
-    if (name in _AXES and all(v == _AXES[name] for v in value)) or (name, value) == ("groups", 1):
+    if value is None or (name, value) == ("groups", 1) or (name in _AXES and all(v == _AXES[name] for v in value)):
         return ""
     if name == "pads":
         return "pads=" + ",".join(f"{before}+{after}" for before, after in value)

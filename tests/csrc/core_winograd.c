@@ -27,6 +27,43 @@ static struct tensor tensor_with(const float *data, struct tensor shape)
     return shape;
 }
 
+/* Gives a step the weights w; with flip those which become w, flipped: turned round along the kernel, C and F exchanged. */
+static void give_plain(struct step *s, const struct tensor *w, const int64_t *kernel, int flip)
+{
+    const int64_t f = last_size(w), c = w->size[w->rank - 2], taps = elements(w) / (c * f);
+    const float *from = w->data;
+    float *to = s->in[1].data;
+    s->attr.flip = flip;
+    for (int a = 0; a < MAX_SPACE; a++) s->attr.kernel[a] = kernel[a] ? kernel[a] : 1;
+    for (int64_t i = 0; i < elements(w); i++) {
+        const int64_t tap = i / (c * f), channel = i / f % c, filter = i % f;
+        to[flip ? ((taps - 1 - tap) * f + filter) * c + channel : i] = from[i];
+    }
+}
+
+/* The same with the weights themselves. */
+static void check_plain(struct sizes z, const struct tensor *w, int number, int pooled)
+{
+    struct step s;
+    const int flip = number % 2;
+    if (pooled) {
+        s = make("winograd_conv_pool", flip ? "nof=nsc,wfc,f" : "nof=nsc,wcf", z);
+        give_plain(&s, w, z.kernel, flip);
+        s.attr.activation = number % 3 ? ACT_relu : ACT_linear;
+        check(&s, "winograd_conv_pool", ref_winograd_conv_pool, ROW_BY_ROW);
+        return;
+    }
+    s = make("winograd_conv", flip ? "nof=nsc,wfc" : "nof=nsc,wcf,f", z);
+    give_plain(&s, w, z.kernel, flip);
+    s.attr.activation = number % ACT_COUNT;
+    check(&s, "winograd_conv", ref_winograd_conv, ROW_BY_ROW);
+    s = make("winograd_conv_dx", flip ? "nof=nsc,wcf,nof" : "nof=nsc,wfc,nof", z);
+    give_plain(&s, w, z.kernel, !flip);
+    s.attr.activation = (number + 1) % ACT_COUNT;
+    fill(&s.in[2], s.attr.activation == ACT_softplus ? 0 : -1, 1);
+    check(&s, "winograd_conv_dx", ref_winograd_conv, ROW_BY_ROW);
+}
+
 static void check_winograd(const struct sizes *given, int number)
 {
     struct sizes z = *given;
@@ -60,8 +97,10 @@ static void check_winograd(const struct sizes *given, int number)
         fill_transformed(&s.in[1], &weights, 0);
         s.attr.activation = number % 2 ? ACT_relu : ACT_linear;
         check(&s, "winograd_conv_pool", ref_winograd_conv_pool, ROW_BY_ROW);
+        check_plain(z, &weights, number, 1);
     }
     memcpy(z.out, given->out, sizeof z.out);
+    check_plain(z, &weights, number, 0);
 
     s = make("winograd_conv_dx", "nof=nsc,pmkq,nof", z);
     fill_transformed(&s.in[1], &weights, 0);

@@ -124,11 +124,25 @@ static int64_t output_of(const struct tiling *t, int64_t tile, int p, int q)
     return h < t->y.h && w < t->y.w ? (tile / t->tw / t->th * t->y.h + h) * t->y.w + w : -1;
 }
 
+/* The weights (*kernel, C, F) of which the step under test has the transformed ones, or that it has itself. */
+static const struct tensor *plain_weights;
+
+/* u (points, panels, K, 32) = |U|, as the step under test is given it, or |G| |w| |G'|. */
+static void weights_size(double *u, const struct step *s, int points, int64_t numbers)
+{
+    double *exact = malloc(sizeof *exact * (size_t)numbers);
+    if (s->in[1].rank == 4 && s->in[1].size[0] == points)
+        for (int64_t i = 0; i < numbers; i++) u[i] = fabs(IN(1)[i]);
+    else transform_weights(exact, u, plain_weights, 0);
+    free(exact);
+}
+
 /* size (N, ..., F) = |A'| (|U| . |V|) |A|, summed over channels */
 static void output_size(double *size, const struct step *s, const struct tiling *t)
 {
     const int64_t k = t->depth * t->x.c, f = t->y.c, panels = panels_of(f);
-    double *v = malloc(sizeof *v * (size_t)(t->points * k));
+    double *v = malloc(sizeof *v * (size_t)(t->points * k)), *u = malloc(sizeof *u * (size_t)(t->points * panels * k * 32));
+    weights_size(u, s, t->points, t->points * panels * k * 32);
     memset(size, 0, sizeof *size * (size_t)elements(&s->out[0]));
     for (int64_t tile = 0; tile < t->tiles; tile++) {
         input_size(v, s, t, IN(0), tile);
@@ -136,7 +150,7 @@ static void output_size(double *size, const struct step *s, const struct tiling 
             for (int64_t j = 0; j < f; j++) {
                 double m = 0;
                 for (int64_t i = 0; i < k; i++)
-                    m += v[point * k + i] * fabs(IN(1)[((point * panels + j / 32) * k + i) * 32 + j % 32]);
+                    m += v[point * k + i] * u[((point * panels + j / 32) * k + i) * 32 + j % 32];
                 for (int p = 0; p < t->high.m; p++)
                     for (int q = 0; q < t->wide.m; q++) {
                         const int64_t at = output_of(t, tile, p, q);
@@ -146,14 +160,12 @@ static void output_size(double *size, const struct step *s, const struct tiling 
                     }
             }
     }
+    free(u);
     free(v);
 }
 
-/* The weights (*kernel, C, F) of which the step under test has the transformed ones. */
-static const struct tensor *plain_weights;
-
-/* A chain over the channels between two transforms, each two sums of at most six numbers with factors. */
-static double winograd_terms(const struct tiling *t) { return (double)(t->depth * t->x.c) + 32; }
+/* A chain over the channels between two transforms, each two sums of at most six numbers with factors; and the weights'. */
+static double winograd_terms(const struct tiling *t) { return (double)(t->depth * t->x.c) + 56; }
 
 static void ref_winograd_conv(const struct step *s, const struct answer *a) /* and winograd_conv_dx */
 {

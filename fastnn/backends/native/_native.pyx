@@ -128,7 +128,7 @@ cdef void set_attribute(attributes *a, str name, value) except *:
     elif name == "activation": a.activation = dispatch_activation(value.encode())
     elif name == "stream": a.stream = value
     elif name == "seed": a.seed = value
-    elif name == "flip": a.flip = value
+    elif name == "flip": a.flip = bool(value)
     elif name == "groups": a.groups = value
     elif name == "index": a.index = value
     elif name == "axis": a.axis = value

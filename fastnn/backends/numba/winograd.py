@@ -18,6 +18,7 @@ from fastnn.backends.numba.jit import IN1, INTEGER, KERNELS, OUT1, Arrays, compi
 from fastnn.backends.numba.tile import COUNT, EMPTY, PLAIN, RELU, RELU_DX, ROWS, TABLE, WIDE, deliver, tile, walk, whole
 from fastnn.backends.numba.transform import gradients_of, inputs_of, multiply, outputs_of, put, some_inputs_of
 from fastnn.backends.numba.vector import LANES, fill, fma, load, load_some, pointer, spread, store, store_some
+from fastnn.ops.declare import OPS
 from fastnn.ops.window import output_sizes
 from fastnn.ops.winograd import PANEL, POINTS, matrices, pool_attrs
 
@@ -335,9 +336,20 @@ def winograd_weights(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> 
     _transform_weights.run(outputs[0].reshape(-1), w.reshape(-1), g_high, g_wide, *taps, *w.shape[-2:], attrs["flip"])
 
 
+def _made(u: Any, attrs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The transformed weights, which are there unless ``flip`` is given, and the attributes without it."""
+    if attrs["flip"] is None:
+        return u, attrs
+    flip = {"flip": attrs["flip"]}
+    made: Any = np.empty(OPS["winograd_weights"].shape(u.shape, **flip), np.float32)
+    winograd_weights((made,), (u,), flip)
+    return made, {**attrs, "flip": None}
+
+
 @kernel
 def winograd_conv(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
     x, u, *b = inputs
+    u, attrs = _made(u, attrs)
     activation = attrs["activation"]
     _run(outputs[0], x, u, b[0] if b else EMPTY, EMPTY, attrs, RELU if activation == "relu" else PLAIN)
     if activation not in ("linear", "relu"):
@@ -347,6 +359,7 @@ def winograd_conv(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> Non
 @kernel
 def winograd_conv_pool(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
     x, u, *b = inputs
+    u, attrs = _made(u, attrs)
     ones = (1,) * len(attrs["kernel"])
     space = output_sizes(x.shape[1:-1], attrs["kernel"], ones, ones, attrs["pads"])
     y = np.empty((1, *space, attrs["filters"]), np.float32)
@@ -359,6 +372,7 @@ def winograd_conv_pool(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -
 @kernel
 def winograd_conv_dx(outputs: Arrays, inputs: Arrays, attrs: dict[str, Any]) -> None:
     g, u, y = inputs
+    u, attrs = _made(u, attrs)
     activation = attrs["activation"]
     _run(outputs[0], g, u, EMPTY, y, attrs, RELU_DX if activation == "relu" else PLAIN)
     if activation not in ("linear", "relu"):
