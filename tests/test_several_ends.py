@@ -423,6 +423,16 @@ def test_profile_and_plan():
     assert len(model.profile(x, seconds=0).steps) == len(model.plan(training=False).steps)
 
 
+def test_every_layer_of_a_deep_network_may_be_an_output(backend):
+    x = entry = Input((3,))
+    tensors = [x := Dense(3, activation="tanh")(x) for _ in range(150)]
+    model = Model(entry, tensors)
+    rows = np.random.default_rng(0).standard_normal((4, 3), np.float32)
+    found = model.predict(rows, verbose=0)
+    assert len(found) == 150
+    np.testing.assert_array_equal(found[-1], Model(entry, tensors[-1]).predict(rows, verbose=0))
+
+
 def test_googlenet_trains_with_its_auxiliary_classifiers():
     model = fastnn.applications.GoogLeNet((32, 32, 1), classes=2, auxiliary=True)
     model.compile("adam", "sparse_categorical_crossentropy", loss_weights=[1.0, 0.3, 0.3])

@@ -95,7 +95,7 @@ cdef extern from "program.h":
     void program_steps(program *p, int64_t size, int32_t start, int32_t end) nogil
     void program_time(program *p, int64_t size, int32_t start, int32_t end, double *seconds) nogil
 
-DEF MAX_BUFFERS = 64
+DEF MAX_BUFFERS = 1024
 DEF MAX_LANES = 256
 
 _ITEM = {"float": 4, "float64": 8, "int64": 8}
