@@ -55,6 +55,7 @@ class Compiled:
     def _clear(self) -> None:
         """Forget everything derived from layers and settings."""
         self._programs: dict[Any, Any] = {}
+        self._frozen: tuple[Any, Any] = (None, None)  # when, and which layers were
         self._slot_vectors: tuple[Layout, list[np.ndarray]] | None = None
         self._answer: Any = None
 
@@ -334,7 +335,10 @@ class Compiled:
 
     def _program(self, key: Any, make: Callable[[], Any]) -> Any:
         """What ``make`` makes, kept as long as layers, settings and backend stay the same."""
-        key = (key, config.engine(), tuple(layer.frozen for layer in self._layers))
+        now = Layer.settings, len(self._layers)
+        if self._frozen[0] != now:
+            self._frozen = now, tuple(layer.frozen for layer in self._layers)
+        key = (key, config.engine(), self._frozen[1])
         if key not in self._programs:
             kept = [k for k in self._programs if isinstance(k, tuple)]
             for oldest in kept[: len(kept) - PROGRAMS + 1]:  # of other batch sizes, say

@@ -217,19 +217,31 @@ class Layer(Configurable):
         "bias_regularizer": lambda: regularizers.REGULARIZERS,
     }
     several: ClassVar[bool] = False
+    #: How often ``trainable`` was set, of any layer: what depends on it need not look at each one again.
+    settings: ClassVar[int] = 0
 
     def __init__(
         self, *, input_shape: Sequence[int] | None = None, name: str | None = None, trainable: bool = True
     ) -> None:
         self.input_shape = None if input_shape is None else check_shape(self._class, "input_shape", input_shape)
         self.name = unique_name(self._class) if name is None else check_name(self._class, name)
-        self.trainable = bool(trainable)
+        self.trainable = trainable
         self._weights: list[Weight] = []
         self.built_for: Any = None
 
     @property
     def _class(self) -> str:
         return type(self).__name__
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        Layer.settings += 1
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON-able data; the name, too, if it is none of them."""
