@@ -33,7 +33,7 @@ enum {
     B_LARGE = 1 << 19, /* numbers of B that do not stay in the second-level cache: */
     FEW_ROWS = 3,      /* from so many rows on it is packed row by row, as it lies in memory */
     ROWS_AHEAD = 2,    /* and asked for ahead of that */
-    ROWS_AT_ONCE = 4,  /* of it meet a single row of A */
+    ROWS_AT_ONCE = 8,  /* of it meet a single row of A */
 };
 _Static_assert((MR * KC + VL + NC * KC + VL * NC) * sizeof(float) <= TEAM_SCRATCH, "a block's panels fit in the scratch");
 
