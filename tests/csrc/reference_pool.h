@@ -66,15 +66,16 @@ static void ref_average_pool(const struct step *s, const struct answer *a)
     }
 }
 
-/* Whether pixel k is the one that window o gets its largest number from, in channel c: the first of the largest, or NaN. */
-static int is_first_most(const struct step *s, const struct pool *p, int64_t o, int64_t k, int64_t c)
+/* The place of window o that channel c has its largest number at: of the first of the largest, or of NaN. */
+static int64_t first_most(const struct step *s, const struct pool *p, int64_t o, int64_t c)
 {
     const double y = IN(2)[o * p->x.c + c];
-    for (int64_t i = 0; i <= k; i++) {
-        const int64_t pixel = pixel_of(s, p, o, i);
+    for (int64_t k = 0; k < places_of(p); k++) {
+        const int64_t pixel = pixel_of(s, p, o, k);
         const double x = pixel < 0 ? 0 : IN(1)[pixel * p->x.c + c];
-        if (pixel >= 0 && (x == y || x != x)) return i == k;
+        if (pixel >= 0 && (x == y || x != x)) return k;
     }
+    CHECK(0, "none of window %lld is %g", (long long)o, y);
     return 0;
 }
 
@@ -86,13 +87,14 @@ static void spread(const struct step *s, const struct answer *a, int most)
     memset(sum, 0, sizeof *sum * (size_t)total);
     memset(size, 0, sizeof *size * (size_t)total);
     for (int64_t i = 0; i < windows_of(&p) * p.x.c; i++) {
+        const int64_t first = most ? first_most(s, &p, i / p.x.c, i % p.x.c) : 0, last = most ? first : places_of(&p) - 1;
         double count = 0;
-        for (int64_t k = 0; k < places_of(&p); k++) count += pixel_of(s, &p, i / p.x.c, k) >= 0;
-        for (int64_t k = 0; k < places_of(&p); k++) {
+        for (int64_t k = first; k <= last; k++) count += pixel_of(s, &p, i / p.x.c, k) >= 0;
+        for (int64_t k = first; k <= last; k++) {
             const int64_t pixel = pixel_of(s, &p, i / p.x.c, k);
-            if (pixel < 0 || (most && !is_first_most(s, &p, i / p.x.c, k, i % p.x.c))) continue;
-            sum[pixel * p.x.c + i % p.x.c] += IN(0)[i] / (most ? 1 : count);
-            size[pixel * p.x.c + i % p.x.c] += fabs(IN(0)[i]) / (most ? 1 : count);
+            if (pixel < 0) continue;
+            sum[pixel * p.x.c + i % p.x.c] += IN(0)[i] / count;
+            size[pixel * p.x.c + i % p.x.c] += fabs(IN(0)[i]) / count;
         }
     }
     const int64_t kernel[] = {p.kernel.d, p.kernel.h, p.kernel.w};

@@ -48,9 +48,9 @@ static inline void add_products(const struct step *s, const struct tensor *x_, c
             const int64_t h = under(s, 1, o / y.w % y.h, k / kernel.w % kernel.h), w = under(s, 2, o % y.w, k % kernel.w);
             if (d < 0 || d >= x.d || h < 0 || h >= x.h || w < 0 || w >= x.w) continue;
             const int64_t pixel = ((o / y.w / y.h / y.d * x.d + d) * x.h + h) * x.w + w;
-            for (int64_t i = 0; i < c; i++)
-                for (int64_t j = 0; j < y.c; j++) {
-                    const int64_t at_x = pixel * x.c + j / f * c + i, at_w = (k * c + i) * y.c + j, at_y = o * y.c + j;
+            for (int64_t i = 0; i < x.c; i++)
+                for (int64_t j = i / c * f; j < (i / c + 1) * f; j++) {
+                    const int64_t at_x = pixel * x.c + i, at_w = (k * c + i % c) * y.c + j, at_y = o * y.c + j;
                     const int64_t at = target == OF_X ? at_x : target == OF_W ? at_w : at_y;
                     const double left = target == OF_X ? out[at_y] : in[at_x];
                     const double right = target == OF_W ? out[at_y] : weights[at_w];

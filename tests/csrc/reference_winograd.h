@@ -55,22 +55,25 @@ static void transform_weights(double *u, double *size, const struct tensor *w, i
     const struct volume kernel = kernel_of(w);
     const struct transform high = transform_of(kernel.h), wide = transform_of(kernel.w);
     const int64_t f = last_size(w), c = w->size[w->rank - 2], rows = flip ? f : c, columns = flip ? c : f;
-    const int64_t panels = panels_of(columns), k = kernel.d * rows;
+    const int64_t panels = panels_of(columns), k = kernel.d * rows, taps = kernel.h * kernel.w;
     memset(u, 0, sizeof *u * (size_t)(high.points * wide.points * panels * k * 32));
     memset(size, 0, sizeof *size * (size_t)(high.points * wide.points * panels * k * 32));
-    for (int point = 0; point < high.points * wide.points; point++)
+    for (int point = 0; point < high.points * wide.points; point++) {
+        double g[25];
+        for (int64_t t = 0; t < taps; t++)
+            g[t] = high.g[point / wide.points][t / kernel.w] * wide.g[point % wide.points][t % kernel.w];
         for (int64_t i = 0; i < k * columns; i++) {
             const int64_t d = i / columns / rows, row = i / columns % rows, column = i % columns;
             const int64_t at = ((point * panels + column / 32) * k + d * rows + row) * 32 + column % 32;
-            for (int64_t t = 0; t < kernel.h * kernel.w; t++) {
-                const int64_t taps = kernel.h * kernel.w, tap = flip ? (kernel.d - 1 - d) * taps + taps - 1 - t : d * taps + t;
+            for (int64_t t = 0; t < taps; t++) {
+                const int64_t tap = flip ? (kernel.d - 1 - d) * taps + taps - 1 - t : d * taps + t;
                 const int64_t from = flip ? (tap * c + column) * f + row : (tap * c + row) * f + column;
-                const double term = high.g[point / wide.points][t / kernel.w] * wide.g[point % wide.points][t % kernel.w]
-                                    * ((const float *)w->data)[from];
+                const double term = g[t] * ((const float *)w->data)[from];
                 u[at] += term;
                 size[at] += fabs(term);
             }
         }
+    }
 }
 
 static void ref_winograd_weights(const struct step *s, const struct answer *a)
@@ -110,10 +113,10 @@ static void input_size(double *v, const struct step *s, const struct tiling *t, 
         const int64_t h = under(s, 1, top, row), w = under(s, 2, left, column);
         if (d < 0 || d >= t->x.d || h < 0 || h >= t->x.h || w < 0 || w >= t->x.w) continue;
         const float *from = x + (((n * t->x.d + d) * t->x.h + h) * t->x.w + w) * t->x.c;
-        for (int point = 0; point < t->points; point++)
-            for (int64_t c = 0; c < t->x.c; c++)
-                v[point * k + i / t->points * t->x.c + c] +=
-                    fabs(t->high.b[point / t->wide.points][row] * t->wide.b[point % t->wide.points][column] * from[c]);
+        for (int point = 0; point < t->points; point++) {
+            const double b = t->high.b[point / t->wide.points][row] * t->wide.b[point % t->wide.points][column];
+            for (int64_t c = 0; c < t->x.c; c++) v[point * k + i / t->points * t->x.c + c] += fabs(b * from[c]);
+        }
     }
 }
 
@@ -142,24 +145,25 @@ static void output_size(double *size, const struct step *s, const struct tiling 
 {
     const int64_t k = t->depth * t->x.c, f = t->y.c, panels = panels_of(f);
     double *v = malloc(sizeof *v * (size_t)(t->points * k)), *u = malloc(sizeof *u * (size_t)(t->points * panels * k * 32));
+    double *m = malloc(sizeof *m * (size_t)f);
     weights_size(u, s, t->points, t->points * panels * k * 32);
     memset(size, 0, sizeof *size * (size_t)elements(&s->out[0]));
     for (int64_t tile = 0; tile < t->tiles; tile++) {
         input_size(v, s, t, IN(0), tile);
-        for (int point = 0; point < t->points; point++)
-            for (int64_t j = 0; j < f; j++) {
-                double m = 0;
-                for (int64_t i = 0; i < k; i++)
-                    m += v[point * k + i] * u[((point * panels + j / 32) * k + i) * 32 + j % 32];
-                for (int p = 0; p < t->high.m; p++)
-                    for (int q = 0; q < t->wide.m; q++) {
-                        const int64_t at = output_of(t, tile, p, q);
-                        if (at < 0) continue;
-                        size[at * f + j] +=
-                            fabs(t->high.a[p][point / t->wide.points] * t->wide.a[q][point % t->wide.points]) * m;
-                    }
-            }
+        for (int point = 0; point < t->points; point++) {
+            memset(m, 0, sizeof *m * (size_t)f);
+            for (int64_t i = 0; i < k; i++)
+                for (int64_t j = 0; j < f; j++)
+                    m[j] += v[point * k + i] * u[((point * panels + j / 32) * k + i) * 32 + j % 32];
+            for (int p = 0; p < t->high.m; p++)
+                for (int q = 0; q < t->wide.m; q++) {
+                    const int64_t at = output_of(t, tile, p, q);
+                    const double a = fabs(t->high.a[p][point / t->wide.points] * t->wide.a[q][point % t->wide.points]);
+                    for (int64_t j = 0; at >= 0 && j < f; j++) size[at * f + j] += a * m[j];
+                }
+        }
     }
+    free(m);
     free(u);
     free(v);
 }
