@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -97,23 +99,20 @@ def test_dropout_has_the_bits_of_the_reference(size):
 
 def test_each_kernel_is_compiled_once_whatever_the_flags_and_python_types():
     rng = np.random.default_rng(3)
-    for name in KERNELS:
-        op = OPS[name]
-        inputs, attrs = next(op.cases(rng))
-        attrs = op.complete(attrs)
-        for writeable in (True, False):
-            for number in (float, np.float64):
-                arrays = [np.array(a, np.int64 if np.asarray(a).dtype.kind == "i" else np.float32) for a in inputs]
-                if name == "accumulate":
-                    arrays[0] = arrays[0].astype(np.float64)
-                outputs = [arrays[i] for i in op.updates]
-                rest = [a for i, a in enumerate(arrays) if i not in op.updates]
-                if not op.updates:
-                    outputs = [np.empty(op.infer(*(a.shape for a in rest), **attrs), np.float32)]
-                for array in rest:
-                    array.flags.writeable = writeable
-                typed = {key: number(value) if isinstance(value, float) else value for key, value in attrs.items()}
-                KERNELS[name](tuple(outputs), tuple(rest), typed)
+    for name, op in ((name, OPS[name]) for name in KERNELS):
+        for (inputs, attrs), writeable, number in itertools.product(op.cases(rng), (True, False), (float, np.float64)):
+            attrs = op.complete(attrs)
+            arrays = [np.array(a, np.int64 if np.asarray(a).dtype.kind == "i" else np.float32) for a in inputs]
+            if name == "accumulate":
+                arrays[0] = arrays[0].astype(np.float64)
+            outputs = [arrays[i] for i in op.updates]
+            rest = [a for i, a in enumerate(arrays) if i not in op.updates]
+            if not op.updates:
+                outputs = [np.empty(op.infer(*(a.shape for a in rest), **attrs), np.float32)]
+            for array in rest:
+                array.flags.writeable = writeable
+            typed = {key: number(value) if isinstance(value, float) else value for key, value in attrs.items()}
+            KERNELS[name](tuple(outputs), tuple(rest), typed)
     assert [len(function.dispatcher.signatures) for function in COMPILED] == [1] * len(COMPILED)
 
 
