@@ -36,10 +36,10 @@ enum interpolation { INTERPOLATION_NEAREST, INTERPOLATION_BILINEAR };
 #define ATTRIBUTES(X) \
     X(double, alpha) X(double, negative_slope) X(double, limit) X(double, l1) X(double, l2) X(double, threshold) \
     X(double, rate) X(double, momentum) X(double, rho) X(double, beta_1) X(double, beta_2) X(double, epsilon) \
-    X(double, weight_decay) X(double, stddev) X(int32_t, nesterov) X(int32_t, activation) X(int32_t, flip) X(uint32_t, stream) X(uint64_t, seed) \
-    X(int64_t, groups) X(int64_t, index) X(int32_t, horizontal) X(int32_t, vertical) X(int32_t, fill_mode) \
-    X(int32_t, interpolation) X(double, fill_value) X(double, scale) X(double, offset) X(double, beta) X(double, gamma) \
-    X(double, positive) X(double, negative) X(int32_t, joint) X(int32_t, axis) X(int64_t, start) X(double, factor)
+    X(double, weight_decay) X(double, stddev) X(int32_t, nesterov) X(int32_t, activation) X(int32_t, flip) \
+    X(uint32_t, stream) X(uint64_t, seed) X(int64_t, groups) X(int64_t, index) X(int32_t, horizontal) X(int32_t, vertical) \
+    X(int32_t, fill_mode) X(int32_t, interpolation) X(double, fill_value) X(double, scale) X(double, offset) X(double, beta) \
+    X(double, gamma) X(double, positive) X(double, negative) X(int32_t, joint) X(int32_t, axis) X(int64_t, start)
 
 /* Attributes with one number for each of the axes D, H, W; those that an op does not have hold the value that does
  * nothing: so one kernel serves signals (W), images (H, W) and volumes. X(name, nothing) */

@@ -1,6 +1,5 @@
 /* Two arrays made one, element by element. Formulas as in fastnn/ops/merge.py. Outputs may be one of the inputs. */
 
-POINTWISE_1(scale, v_set((float)attr->factor) * x)
 POINTWISE_2(subtract, g - x)
 POINTWISE_2(add_relu, act_relu(g + x))
 POINTWISE_2(maximum, v_top(g, x))

@@ -210,7 +210,7 @@ class Judged:
             y = self.targets[output] = read(names[0], given.get(names[0], usual))
             weight = read(names[1], given[names[1]]) if names[1] in given else None
             rows = each[output] = loss.rows(y, predictions[output], weight)
-            part = rows if factor == 1.0 else affine(rows, scale=factor, offset=0.0)
+            part = rows if factor == 1.0 else affine(rows, scale=factor)
             total = part if total is None else add(total, part)
         for trained in weights:
             if trained.regularizer is not None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fastnn.graph import Node, Place, Tensor
 from fastnn.layers.base import Weight
-from fastnn.ops import join, matrix, merge
+from fastnn.ops import join, matrix, pointwise
 from fastnn.ops.shape import reshape_weight
 from fastnn.optimizers import Optimizer
 from fastnn.plan import aligned
@@ -57,7 +57,7 @@ def updates(
     for (weight, _, gradient), offset in zip(joined, flat.offsets, strict=True):
         if gradient is not None:
             if gradient.place is not None:  # it is that of another weight, too
-                gradient = merge.scale(gradient, factor=1.0)
+                gradient = pointwise.affine(gradient, scale=1.0)
             gradient.place, gradient.name = Place("grads", offset), f"gradient of {weight.name}"
             roots.append(gradient)
     whole = Tensor((flat.size,), place=Place("grads"), name="grads")

@@ -128,7 +128,9 @@ def test_rows_and_vectors(backend):
 def test_merging_element_by_element(backend):
     a, b, g = [[1.0, 2.0, 3.0]], [[3.0, 2.0, -1.0]], [[8.0, 4.0, 2.0]]
     close(run(backend, "subtract", a, b), [[-2.0, 0.0, 4.0]])
-    close(run(backend, "scale", a, factor=-0.5), [[-0.5, -1.0, -1.5]])
+    close(run(backend, "affine", a, scale=-0.5), [[-0.5, -1.0, -1.5]])
+    close(run(backend, "affine", a, scale=2.0, offset=0.5), [[2.5, 4.5, 6.5]])
+    assert np.signbit(run(backend, "affine", [[0.0, -0.0]], scale=-1.0)).tolist() == [[True, False]]
     close(run(backend, "maximum", a, b), [[3.0, 2.0, 3.0]])
     close(run(backend, "minimum", a, b), [[1.0, 2.0, -1.0]])
     # where both are equal, each has half of the gradient

@@ -112,7 +112,7 @@ class Average(Merge):
     """
 
     def combine(self, x: list[Any]) -> Any:
-        return merge.scale(reduce(pointwise.add, x), factor=1.0 / len(x))
+        return pointwise.affine(reduce(pointwise.add, x), scale=1.0 / len(x))
 
 
 class Maximum(Merge):

@@ -181,7 +181,7 @@ class Sum(Loss):
         rows = None
         for loss, factor in zip(self.losses, self.weights, strict=True):
             part = loss.rows(y, p, weights)
-            part = part if factor == 1.0 else affine(part, scale=factor, offset=0.0)
+            part = part if factor == 1.0 else affine(part, scale=factor)
             rows = part if rows is None else add(rows, part)
         return rows
 

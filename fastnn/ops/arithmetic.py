@@ -10,8 +10,7 @@ import numpy as np
 from fastnn.graph import Shape
 from fastnn.ops.declare import SIZES, Case, op, same_shape
 from fastnn.ops.matrix import add_bias, sum_rows
-from fastnn.ops.merge import scale
-from fastnn.ops.pointwise import multiply
+from fastnn.ops.pointwise import affine, multiply
 from fastnn.ops.shape import written
 
 
@@ -54,14 +53,14 @@ def log(x):
         return np.log(x)
 
 
-@_function(lambda g, y, x: (scale(divide(g, y), factor=0.5),), _positive, lambda x: abs(x) ** 0.5)
+@_function(lambda g, y, x: (affine(divide(g, y), scale=0.5),), _positive, lambda x: abs(x) ** 0.5)
 def sqrt(x):
     """The square root; NaN below 0."""
     with np.errstate(invalid="ignore"):
         return np.sqrt(x)
 
 
-@_function(lambda g, y, x: (scale(multiply(g, multiply(y, y)), factor=-1.0),), _not_0, lambda x: abs(1 / x))
+@_function(lambda g, y, x: (affine(multiply(g, multiply(y, y)), scale=-1.0),), _not_0, lambda x: abs(1 / x))
 def reciprocal(x):
     """``1 / x``."""
     with np.errstate(divide="ignore"):
@@ -70,7 +69,7 @@ def reciprocal(x):
 
 @op(
     shape=same_shape,
-    gradient=lambda g, y, a, b: (divide(g, b), scale(divide(multiply(g, y), b), factor=-1.0)),
+    gradient=lambda g, y, a, b: (divide(g, b), affine(divide(multiply(g, y), b), scale=-1.0)),
     terms=lambda a, b: 1,
     scale=lambda a, b: 0.0,
     cases=_quotients,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastnn.ops.declare import SIZES, Case, op, same_shape
+from fastnn.ops.pointwise import affine
 
 
 def _two(rng: np.random.Generator) -> Iterator[Case]:
@@ -21,21 +22,8 @@ def _two_with_ties(rng: np.random.Generator) -> Iterator[Case]:
 
 
 @op(
-    shape=lambda x, **attrs: x,
-    gradient=lambda g, y, x, factor: (scale(g, factor=factor),),
-    terms=lambda x, **attrs: 2,
-    scale=lambda x, factor: abs(factor * x),
-    cases=lambda rng: (((rng.standard_normal((n, 3)),), {"factor": 1.0 / (n - 4)}) for n in SIZES),
-    elementwise=True,
-)
-def scale(x, *, factor):
-    """``factor * x``."""
-    return factor * x
-
-
-@op(
     shape=same_shape,
-    gradient=lambda g, y, a, b: (g, scale(g, factor=-1.0)),
+    gradient=lambda g, y, a, b: (g, affine(g, scale=-1.0)),
     scale=lambda a, b: abs(a) + abs(b),
     cases=_two,
     elementwise=True,

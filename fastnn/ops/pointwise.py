@@ -318,13 +318,13 @@ def multiply(a, b):
 
 @op(
     shape=_identity_shape,
-    gradient=lambda g, y, x, scale, offset: (affine(g, scale=scale, offset=0.0),),
+    gradient=lambda g, y, x, scale, **offset: (affine(g, scale=scale),),
     terms=lambda x, **attrs: 2,
-    scale=lambda x, *, scale, offset: abs(scale * x) + abs(offset),
-    cases=lambda rng: (((x,), {"scale": 0.9, "offset": 0.25}) for x in _values(rng)),
+    scale=lambda x, *, scale, offset=0.0: abs(scale * x) + abs(offset),
+    cases=lambda rng: (((x,), a) for x in _values(rng) for a in ({"scale": 0.9, "offset": 0.25}, {"scale": -0.3})),
     elementwise=True,
 )
-def affine(x, *, scale, offset):
+def affine(x, *, scale, offset=-0.0):  # x + -0.0 is x, even if x is 0.0 or -0.0
     """``scale * x + offset``."""
     return x * x.dtype.type(scale) + x.dtype.type(offset)
 

@@ -43,7 +43,6 @@ cdef extern from "kernels.h":
         uint32_t stream
         uint64_t seed
         int32_t axis
-        double factor
         int64_t groups, index, start
         int64_t strides[3]
         int64_t dilations[3]
@@ -132,7 +131,6 @@ cdef void set_attribute(attributes *a, str name, value) except *:
     elif name == "groups": a.groups = value
     elif name == "index": a.index = value
     elif name == "axis": a.axis = value
-    elif name == "factor": a.factor = value
     elif name == "start": a.start = value
     elif name == "strides": set_space(a.strides, value)
     elif name == "dilations": set_space(a.dilations, value)

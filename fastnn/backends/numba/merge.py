@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fastnn.backends.numba.elementary import HALF, ZERO
-from fastnn.backends.numba.jit import IN1, OUT1, REAL, compiled, define
-
-
-@compiled(OUT1, IN1, REAL)
-def _scale(y, x, factor):  # type: ignore[no-untyped-def]
-    by = np.float32(factor)
-    for i in range(x.size):
-        y[i] = by * x[i]
+from fastnn.backends.numba.jit import IN1, OUT1, compiled, define
 
 
 @compiled(OUT1, IN1, IN1)
@@ -53,7 +44,6 @@ def _add_relu_dx(dx, a, b, y):  # type: ignore[no-untyped-def]
         dx[i] = a[i] + b[i] if y[i] > ZERO else ZERO
 
 
-define("scale", _scale, "factor", flat=True)
 define("subtract", _subtract, flat=True)
 define("maximum", _maximum, flat=True)
 define("minimum", _minimum, flat=True)

@@ -93,7 +93,7 @@ def multiply(x1: Any, x2: Any) -> Any:
         return a * b
     if isinstance(b, float) or isinstance(a, float):
         x, factor = (a, b) if isinstance(b, float) else (b, a)
-        return merge.scale(x, factor=factor)
+        return pointwise.affine(x, scale=factor)
     fast = _with_vector("multiply", arithmetic.scale_columns, a, b)
     return joined("multiply", pointwise.multiply, a, b) if fast is None else fast
 
@@ -105,10 +105,10 @@ def divide(x1: Any, x2: Any) -> Any:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.divide(a, b)
     if isinstance(b, float):
-        return merge.scale(a, factor=1.0 / b) if b else joined("divide", arithmetic.divide, a, constant(a, b))
+        return pointwise.affine(a, scale=1.0 / b) if b else joined("divide", arithmetic.divide, a, constant(a, b))
     if isinstance(a, float):
         inverse = arithmetic.reciprocal(b)
-        return inverse if a == 1.0 else merge.scale(inverse, factor=a)
+        return inverse if a == 1.0 else pointwise.affine(inverse, scale=a)
     return joined("divide", arithmetic.divide, a, b)
 
 
@@ -148,13 +148,13 @@ def clip(x: Any, x_min: Number, x_max: Number) -> Any:
 def negative(x: Any) -> Any:
     """``-x``."""
     symbolic, a = operand("negative", x)
-    return merge.scale(a, factor=-1.0) if symbolic else -a
+    return pointwise.affine(a, scale=-1.0) if symbolic else -a
 
 
 def absolute(x: Any) -> Any:
     """``|x|``; the gradient is 0 at 0."""
     symbolic, a = operand("abs", x)
-    return merge.maximum(a, merge.scale(a, factor=-1.0)) if symbolic else np.abs(a)
+    return merge.maximum(a, pointwise.affine(a, scale=-1.0)) if symbolic else np.abs(a)
 
 
 def square(x: Any) -> Any:
@@ -189,11 +189,11 @@ def power(x1: Any, x2: Any) -> Any:
             return arithmetic.sqrt(a)
         if b == int(b) and b <= PRODUCTS:
             return _product(a, int(b))
-        return pointwise.exponential(merge.scale(arithmetic.log(a), factor=b))
+        return pointwise.exponential(pointwise.affine(arithmetic.log(a), scale=b))
     if isinstance(a, float):
         if a <= 0:
             raise ValueError(f"power: a number that is raised must be positive. Received: {a}")
-        return pointwise.exponential(merge.scale(b, factor=math.log(a)))
+        return pointwise.exponential(pointwise.affine(b, scale=math.log(a)))
     return pointwise.exponential(multiply(b, arithmetic.log(a)))
 
 

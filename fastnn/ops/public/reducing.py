@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnn.graph import Tensor
-from fastnn.ops import broadcast, merge, pool, shape
+from fastnn.ops import broadcast, pointwise, pool, shape
 from fastnn.ops.public.common import axis_of, lifted, lowered, operand, shaped
 
 Axes = int | Sequence[int] | None
@@ -65,7 +65,7 @@ def reduce_mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     axes = _axes("mean", a, symbolic, axis)
     if not symbolic:
         return a.mean(axis=axes, keepdims=keepdims)
-    return merge.scale(reduce_sum(a, axes, keepdims), factor=1.0 / math.prod(a.shape[i] for i in axes))
+    return pointwise.affine(reduce_sum(a, axes, keepdims), scale=1.0 / math.prod(a.shape[i] for i in axes))
 
 
 def reduce_max(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
@@ -104,4 +104,4 @@ def reduce_min(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     if not symbolic:
         return a.min(axis=_axes("min", a, symbolic, axis), keepdims=keepdims)
     _axes("min", a, symbolic, axis)
-    return merge.scale(reduce_max(merge.scale(a, factor=-1.0), axis, keepdims), factor=-1.0)
+    return pointwise.affine(reduce_max(pointwise.affine(a, scale=-1.0), axis, keepdims), scale=-1.0)
