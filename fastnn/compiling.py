@@ -16,7 +16,8 @@ from fastnn.data import as_rows, check_rows, check_weights, joined_weights
 from fastnn.ends import KINDS, Side, buffer_name
 from fastnn.graph import Tensor
 from fastnn.layers import Layer
-from fastnn.layers.base import Training, Weight
+from fastnn.layers.base import Training
+from fastnn.layers.weight import Weight
 from fastnn.objectives import Measure, Objectives, of_output
 from fastnn.plan import zeros
 from fastnn.sources import Parts, Wanted, unpack

@@ -21,8 +21,9 @@ from fastnn.configurable import describe, restore, whole
 from fastnn.ends import Side, flatten, in_form
 from fastnn.graph import Tensor
 from fastnn.layers import LAYERS, Layer
-from fastnn.layers.base import Training, Version, Weight, assign_all, check_name, outermost, unique_name
+from fastnn.layers.base import Training, check_name, outermost, unique_name
 from fastnn.layers.core import InputLayer
+from fastnn.layers.weight import Version, Weight, assign_all
 from fastnn.network import Network, described
 from fastnn.objectives import Objectives
 from fastnn.plan import Plan, aligned, zeros

@@ -12,7 +12,7 @@ from fastnn import losses, metrics
 from fastnn.configurable import describe, number, restore
 from fastnn.ends import Side, buffer_name
 from fastnn.graph import Node, Tensor
-from fastnn.layers.base import Weight
+from fastnn.layers.weight import Weight
 from fastnn.ops.loss import add_rows
 from fastnn.ops.pointwise import add, affine
 from fastnn.plan import losses_on_logits

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fastnn.graph import Node, Place, Tensor
-from fastnn.layers.base import Weight
+from fastnn.layers.weight import Weight
 from fastnn.ops import join, matrix, pointwise
 from fastnn.ops.shape import reshape_weight
 from fastnn.optimizers import Optimizer

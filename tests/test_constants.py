@@ -370,7 +370,7 @@ def test_a_weight_changes_only_by_assign():
     assert kernel.version.number != before
     assert (kernel.value == 0).all()
     with pytest.raises(ValueError, match="no value yet"):
-        fastnn.layers.base.Weight("w", (2,), None, None).assign(np.zeros(2))
+        fastnn.layers.weight.Weight("w", (2,), None, None).assign(np.zeros(2))
 
 
 def test_a_model_without_constants_takes_the_shortest_way():

@@ -14,7 +14,8 @@ from fastnn.applications.keras_files import Given, Source, read
 from fastnn.applications.vgg import CONVOLUTIONS
 from fastnn.applications.weights import check_fit, numbers
 from fastnn.layers import Layer
-from fastnn.layers.base import Weight, plain_name
+from fastnn.layers.base import plain_name
+from fastnn.layers.weight import Weight
 from fastnn.models import Model
 from fastnn.network import Network
 

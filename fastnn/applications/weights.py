@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastnn.layers import BatchNormalization, Dense, Flatten, Layer
-from fastnn.layers.base import Weight
 from fastnn.layers.convolutional import Conv
+from fastnn.layers.weight import Weight
 from fastnn.models import Model
 from fastnn.network import Network
 

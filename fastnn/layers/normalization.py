@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from fastnn import initializers, regularizers
 from fastnn.configurable import number, whole
 from fastnn.graph import Shape, Tensor
-from fastnn.layers.base import Layer, Training, Weight
+from fastnn.layers.base import Layer, Training
+from fastnn.layers.weight import Weight
 from fastnn.ops import batch_norm, data, layer_norm, norm, shape, update
 
 Initial = str | initializers.Initializer
