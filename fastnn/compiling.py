@@ -245,18 +245,21 @@ class Compiled:
     def _wanted(self, what: str, class_weight: Any, *, targets: bool) -> Wanted:
         """What these must be like."""
         inputs, outputs = self.input_side, self.output_side
-        checks, classes = {}, {}
+        checks, classes, regions = {}, {}, {}
         if targets:
             tables = self._class_weights(what, class_weight)
-            for output in (number for number, loss in enumerate(self.objectives.losses) if loss is not None):
-                name = buffer_name("y", output)
-                checks[name], classes[name] = partial(self._checked_targets, output), tables[output]
+            for output, loss in enumerate(self.objectives.losses):
+                if loss is not None:
+                    name = buffer_name("y", output)
+                    checks[name], classes[name] = partial(self._checked_targets, output), tables[output]
+                    regions[name] = loss.regions
         return Wanted(
             partial(self._taken, targets=targets),
             self._said,
             dict(zip(inputs.buffers("x"), inputs.shapes, strict=True)),
             checks,
             classes,
+            regions,
             self.dtype,
             plain=inputs.form is None and (not targets or outputs.form is None) and self.preprocessing is None,
         )
@@ -299,7 +302,9 @@ class Compiled:
             name, weight = buffer_name("y", output), buffer_name("weight", output)
             arrays[name] = self._checked_targets(output, arrays[name])
             with of_output(outputs, output):
-                joined = joined_weights(what, arrays[name], given, classes)
+                loss = self.objectives.losses[output]
+                regions = loss is not None and loss.regions
+                joined = joined_weights(what, arrays[name], given, classes, regions=regions)
             if joined is not None:
                 arrays[weight] = joined
         return arrays

@@ -102,8 +102,10 @@ def joined_weights(
     given: np.ndarray | None,
     table: Mapping[float, float] | None,
     count: int | str | None = None,
+    *,
+    regions: bool = False,
 ) -> np.ndarray | None:
-    """The weight of each row, (N,), or of each pixel, (N, ...); None if all weigh 1.
+    """The weight of each row, (N,), or of each pixel, (N, ...), or of both, (N, 1 + pixels); None if all weigh 1.
 
     Args:
         what: whose arguments they are
@@ -111,6 +113,11 @@ def joined_weights(
         given: weights of rows, (N,) or (N, 1), or of pixels, (N, ...) or (N, ..., 1)
         table: weights of classes
         count: what errors call the number of rows, if not by its name
+        regions: whether the loss is one of regions, in whose sums of pixels the weight of a row would cancel: it has
+            both then, that of the row first
+
+    Raises:
+        ValueError: the weights have another shape, or cannot be joined
     """
     rows, pixels = (len(y),), y.shape[:-1]
     if given is not None:
@@ -122,10 +129,17 @@ def joined_weights(
             raise ValueError(f"{what}: sample_weight must have shape {rule}. Received: shape {given.shape}")
     if table is None:
         return given
+    if regions and len(pixels) == 1:
+        raise ValueError(
+            f"{what}: class_weight, with a loss of regions, must be for masks (N, ..., C) or (N, ..., 1). "
+            f"Received: y of shape {y.shape}"
+        )
     classes = y[..., 0] if y.shape[-1] == 1 else y.argmax(axis=-1)
     weights = np.ones(pixels, y.dtype)
     for number, weight in table.items():
         weights[classes == number] = weight
+    if regions and given is not None and given.shape == rows:
+        return np.concatenate([given[:, None], weights.reshape(len(y), -1)], axis=1)
     if given is not None:
         weights *= given.reshape(len(y), *given.shape[1:], *(1,) * (len(pixels) - given.ndim))
     return weights

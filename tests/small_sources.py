@@ -79,7 +79,7 @@ class Stored:
 
     def __init__(self, array, chunks=None):
         self._array, self.slices = array, []
-        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+        self.shape, self.dtype = array.shape, array.dtype
         if chunks is not None:
             self.chunks = chunks
 

@@ -76,6 +76,16 @@ def test_bright_is_large_in_x_rays_also_where_white_is_stored_as_zero(tmp_path):
     np.testing.assert_array_equal(volume.array, -1.0 - signed)
 
 
+def test_floating_point_pixels_are_read_and_have_no_ends_to_turn_round_between(tmp_path):
+    pixels = np.array([[0, 1], [0.5, 20]], np.float32)
+    none = ("PixelData", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept")
+    given = {**dict.fromkeys(none), "FloatPixelData": pixels.tobytes(), "Modality": "OT"}
+    np.testing.assert_array_equal(read_dicom(write(tmp_path / "a.dcm", pixels, **given)).array, pixels)
+    path = write(tmp_path / "b.dcm", pixels, **given, PhotometricInterpretation="MONOCHROME1")
+    with pytest.raises(ValueError, match=re.escape(f"{path}: must be MONOCHROME2, as its pixels are floating-point")):
+        read_dicom(path)
+
+
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT", "NM"])
 def test_numbers_with_a_unit_are_not_turned_round(tmp_path, modality):
     pixels = stored_values(1)[0]

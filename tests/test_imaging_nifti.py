@@ -180,6 +180,25 @@ def test_a_file_cut_off_anywhere_is_an_error_that_names_it(tmp_path, suffix):
             read_nifti(path)
 
 
+def test_compressed_files_are_read_to_their_check_sum(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    numbers = np.random.default_rng(0).integers(0, 9, (20, 30, 10)).astype(np.float32)
+    write_nifti(Volume(numbers), path, dtype="int16")
+    whole = path.read_bytes()
+    for lost in (1, 4, 7, 8):
+        path.write_bytes(whole[:-lost])
+        with pytest.raises(ValueError, match=re.escape(f"{path}: is truncated or damaged: ")):
+            read_nifti(path)
+    refused = 0
+    for place in range(500, len(whole), 97):  # a bit is wrong, which may be one that stands for nothing
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        try:
+            np.testing.assert_array_equal(read_nifti(path).array, numbers)
+        except ValueError:
+            refused += 1
+    assert refused > 30
+
+
 def test_what_is_no_nifti_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(f"there is no file {tmp_path / 'a.nii'}")):
         read_nifti(tmp_path / "a.nii")
@@ -233,9 +252,10 @@ def test_a_dicom_series_comes_back_from_nifti(tmp_path):
     assert nibabel.load(tmp_path / "a.nii.gz").get_data_dtype() == np.int16
 
 
-def test_numbers_that_are_not_finite_are_kept(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numbers_that_are_not_finite_are_kept(tmp_path, dtype):
     volume = Volume([[np.nan, np.inf], [-np.inf, 0]])
-    write_nifti(volume, tmp_path / "a.nii")
+    write_nifti(volume, tmp_path / "a.nii", dtype=dtype)
     same(read_nifti(tmp_path / "a.nii"), volume)
 
 

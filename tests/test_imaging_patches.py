@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.imaging import Volume, assemble, patches, predict_tiled
+from fastnn.imaging import Volume, assemble, patches, predict_tiled, window, zscore
 from fastnn.layers import Conv2D, Conv3D
 
 #: Image, patch, overlap: sizes that fit, that leave a rest, that are larger than the image, one voxel, unlike axes.
@@ -318,6 +318,30 @@ def test_a_model_whose_output_has_another_size_is_refused(output):
 
     with pytest.raises(ValueError, match=r"must predict \(N, \*tile, F\) = \(4, 16, 16\) and F. Received: "):
         predict_tiled(Other(), image((32, 32)), (16, 16))
+
+
+@pytest.mark.parametrize("several", [lambda x: [x, x], lambda x: {"a": x, "b": np.repeat(x, 2, -1)}])
+def test_a_model_of_several_outputs_is_refused(several):
+    class Two:
+        def predict(self, x):
+            return several(x)
+
+    with pytest.raises(ValueError, match=r"predict_tiled: the model must have one output, an array. Received: a "):
+        predict_tiled(Two(), image((32, 32)), (16, 16))
+
+
+def test_masked_values_are_refused():
+    masked = np.ma.masked_equal(np.array([[1.0, 2.0], [3.0, -999.0]]), -999)
+    for name, call in (
+        ("Volume: array", Volume),
+        ("zscore: x", zscore),
+        ("window: x", lambda x: window(x, "brain")),
+        ("patches: x", lambda x: patches(x, (1, 1))),
+        ("predict_tiled: x", lambda x: predict_tiled(Blur(), x, (1, 1))),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must not have masked values"):
+            call(masked)
+        call(np.ma.masked_equal(np.arange(4.0).reshape(2, 2), -999))  # none is
 
 
 def test_what_cannot_predict_is_refused():

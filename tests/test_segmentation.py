@@ -84,7 +84,7 @@ LOSSES = {
     "a sum on labels": (0.5 * Dice() + 2.0 * SparseCategoricalCrossentropy(), added, "softmax", "label"),
     "a sum of decisions": (Jaccard() + BinaryCrossentropy(label_smoothing=0.1), added_binary, "sigmoid", "binary"),
 }
-KINDS = ("none", "rows", "pixels", "classes")
+KINDS = ("none", "rows", "pixels", "classes", "rows and classes")
 CLASS_WEIGHTS = {0: 0.1, 1: 3.0}
 
 
@@ -112,6 +112,9 @@ def weights_of(kind, like, seed=6):
     if kind == "classes":
         classes = like.argmax(-1) if like.shape[-1] > 1 else like[..., 0]
         return {"class_weight": CLASS_WEIGHTS}, {"w": np.where(classes == 0, 0.1, np.where(classes == 1, 3.0, 1.0))}
+    if kind == "rows and classes":
+        (rows, s), (classes, w) = weights_of("rows", like), weights_of("classes", like)
+        return rows | classes, s | w
     return {}, {}
 
 
@@ -295,6 +298,18 @@ def test_weights_of_classes_and_of_samples_are_multiplied():
     w = weights_of("classes", like)[1]["w"] * s[:, None, None]
     assert both == pytest.approx(model.evaluate(x, y, sample_weight=w), rel=1e-6)
     assert both == pytest.approx(model.train_on_batch(x, y, sample_weight=w[..., None]), rel=1e-6)
+
+
+@pytest.mark.parametrize("call", ["fit", "train_on_batch"])
+@pytest.mark.parametrize("loss", ["dice", Dice() + BinaryCrossentropy()])
+def test_weights_of_classes_are_refused_where_no_axis_is_of_classes(loss, call):
+    model = fastnn.Sequential([Input((5,)), fastnn.layers.Dense(12, activation="sigmoid")])
+    model.compile(loss=loss)
+    before = [w.tobytes() for w in model.get_weights()]
+    rule = "class_weight, with a loss of regions, must be for masks (N, ..., C) or (N, ..., 1). Received: y of shape"
+    with pytest.raises(ValueError, match=re.escape(f"{call}: {rule} (4, 12)")):
+        getattr(model, call)(np.ones((4, 5)), np.ones((4, 12)), class_weight={1: 2.0})
+    assert [w.tobytes() for w in model.get_weights()] == before
 
 
 def test_validation_data_may_have_weights_of_pixels():

@@ -57,6 +57,21 @@ def test_the_examples_of_keras():
     assert OneHotMeanIoU(3)(y, p) == pytest.approx(1 / 9)
 
 
+@pytest.mark.parametrize("space", [(7,), (6, 5), (3, 4, 2)])
+@pytest.mark.parametrize("name", ["precision", "recall", "specificity", "f1_score", "auc", "binary_accuracy", "mae"])
+def test_metrics_of_decisions_are_those_of_all_pixels(name, space):
+    rng = np.random.default_rng(0)
+    p = rng.random((9, *space, 1)).astype(np.float32)
+    labels = (rng.random(p.shape) < p)[..., 0].astype(int)
+    model = asking(1, "dice", space, metrics=[name])
+    metric = metrics.get(name, losses.Dice(), 1)
+    wanted = metric(labels.reshape(-1, 1), p.reshape(-1, 1))
+    assert 0.1 < wanted < 0.9
+    assert metric(labels[..., None], p) == pytest.approx(wanted, rel=1e-12)
+    assert model.evaluate(p, labels, return_dict=True)[name] == pytest.approx(wanted, rel=1e-6)
+    assert model.fit(p, labels, batch_size=4, epochs=1, verbose=0).history[name][0] == pytest.approx(wanted, rel=1e-6)
+
+
 @pytest.mark.parametrize("form", ["label", "column", "onehot"])
 def test_scores_of_an_epoch_are_those_of_all_its_pixels(form, backend):
     p, labels = regions()

@@ -229,5 +229,7 @@ def _upright(file: Dataset, stored: np.ndarray) -> np.ndarray:
         stored = apply_modality_lut(stored, file)
         bits, signed = int(file.ModalityLUTSequence[0].LUTDescriptor[2]), False
     if file.PhotometricInterpretation == "MONOCHROME1" and file.get("Modality") not in MEASURED:
+        if stored.dtype.kind == "f":  # it has no lowest and highest number to turn round between
+            raise _BadImage("must be MONOCHROME2, as its pixels are floating-point numbers. Received: 'MONOCHROME1'")
         return (-1 if signed else 2**bits - 1) - stored.astype(np.int64)  # lowest + highest - v
     return stored

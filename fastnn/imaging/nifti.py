@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import logging
 import os
 from pathlib import Path
@@ -73,9 +75,11 @@ def read_nifti(path: str | os.PathLike[str], canonical: bool = False, index: int
         raise ValueError(f"{path}: must hold real numbers. Received: {image.get_data_dtype()} (colour or complex)")
     place = _place(path, image.shape, index)
     try:
-        whole_file = path.name.lower().endswith(".gz")  # gzip would be read from its beginning again for each part
+        if path.name.lower().endswith(".gz"):  # read to its end, where the check sum is, and once for all its parts
+            with gzip.open(path) as file:
+                image = type(image).from_stream(io.BytesIO(file.read()))
         unit = UNITS[image.header.get_xyzt_units()[0]]
-        data = np.asarray(image.dataobj)[place] if whole_file else image.dataobj[place]
+        data = image.dataobj[place]
     except MemoryError:
         raise
     except Exception as error:
@@ -144,7 +148,10 @@ def write_nifti(volume: Volume, path: str | os.PathLike[str], dtype: Any = np.fl
     if data.dtype != kind:
         with np.errstate(invalid="ignore"):
             data = data.astype(kind)
-        if (data != volume.array).any():
+        same = data == volume.array
+        if kind.kind == "f":
+            same |= np.isnan(volume.array)
+        if not same.all():
             raise ValueError(
                 f"write_nifti: the numbers must fit into {kind}. Received: others; round and clip them first"
             )

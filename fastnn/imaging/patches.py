@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.configurable import number, whole
-from fastnn.imaging.volume import Volume
+from fastnn.imaging.volume import Volume, check_unmasked
 
 __all__ = ["Grid", "assemble", "patches"]
 
@@ -140,6 +140,7 @@ def patches(x: Any, size: Sequence[int], overlap: float | Sequence[float] = 0.0)
 
 def spatial(what: str, x: Any, size: Sequence[int], overlap: Any) -> tuple[Any, Grid]:
     """An array (*space) or (*space, C), and the grid on its spatial axes."""
+    check_unmasked(what, x)
     array = x.array if isinstance(x, Volume) else x if hasattr(x, "shape") else np.asarray(x)
     if np.ndim(size) != 1 or len(size) not in (2, 3):
         raise ValueError(f"{what}: size must be (H, W) or (D, H, W). Received: size={size!r}")

@@ -59,6 +59,7 @@ class Volume:
     affine: np.ndarray
 
     def __init__(self, array: Any, spacing: float | Sequence[float] | None = None, affine: Any = None) -> None:
+        check_unmasked("Volume", array, "array")
         values = np.asarray(array)
         if values.dtype.kind not in "fiub" or values.ndim not in (2, 3) or not values.size:
             raise ValueError(
@@ -190,12 +191,19 @@ def per_axis(what: str, name: str, value: Any, axes: int) -> tuple[float, ...]:
     return tuple(number(what, name, each, above=0) for each in given)
 
 
+def check_unmasked(what: str, x: Any, name: str = "x") -> None:
+    """ValueError if some numbers are masked: what is computed with them would look like measured ones."""
+    if np.ma.is_masked(x):
+        raise ValueError(f"{what}: {name} must not have masked values. Received: a masked array")
+
+
 def values_of(what: str, x: Any, name: str = "x") -> np.ndarray:
     """The numbers of a Volume or an array, as they are.
 
     Raises:
-        ValueError: there are none, or they are not real numbers.
+        ValueError: there are none, they are not real numbers, or some are masked.
     """
+    check_unmasked(what, x, name)
     values: np.ndarray = x.array if isinstance(x, Volume) else np.asarray(x)
     if values.dtype.kind not in "fiub" or not values.size:
         raise ValueError(f"{what}: {name} must hold real numbers. Received: {values.dtype} {values.shape}")

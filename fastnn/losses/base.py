@@ -13,6 +13,8 @@ from fastnn.graph import Shape, Tensor
 from fastnn.ops.declare import Op
 from fastnn.ops.loss import pixel_means
 from fastnn.ops.pointwise import add, affine, multiply
+from fastnn.ops.public.arranging import split
+from fastnn.ops.shape import reshape
 
 #: Targets are checked so many numbers at a time.
 PART = 1 << 20
@@ -28,6 +30,19 @@ def check_each(what: str, y: np.ndarray, rule: str, wrong: Callable[[np.ndarray]
             row, *others = (int(i) for i in np.argwhere(found)[0])
             place = ", ".join(map(str, (start + row, *others)))
             raise ValueError(f"{what}: y must {rule}. Received: y[{place}] = {part[(row, *others)]:g}")
+
+
+def weights_apart(weights: Any, p: Any) -> tuple[Any, Any]:
+    """Those of rows, (N,), and of pixels, (N, ...), each None if there are none, for predictions (N, ..., C).
+
+    Given are weights of rows, (N,), of pixels, (N, ...), or of both: (N, 1 + pixels), the row's first.
+    """
+    if weights is None or len(weights.shape) == 1:
+        return weights, None
+    if weights.shape[1:] == p.shape[1:-1]:
+        return None, weights
+    of_rows, of_pixels = split(weights, [1], axis=1)
+    return reshape(of_rows, shape=()), reshape(of_pixels, shape=p.shape[1:-1])
 
 
 class Loss(Configurable):
@@ -51,6 +66,7 @@ class Loss(Configurable):
     unit: ClassVar[bool] = False  # whether targets, where they are not labels, are 0 .. 1
     labels: bool | None = False  # whether targets are integer labels; None: labels, or like the outputs
     from_logits = False
+    regions: bool = False  # whether weights of pixels are weights in sums that are compared, not of the loss
 
     def values(self, y: Any, p: Any) -> Any:
         """One loss value a row or pixel."""
@@ -63,12 +79,11 @@ class Loss(Configurable):
         return {}
 
     def rows(self, y: Any, p: Any, weights: Any = None) -> Any:
-        """One loss value a row, (N,). ``weights`` (N,) are of rows, weights (N, ...) of pixels."""
+        """One loss value a row, (N,). ``weights`` are as ``weights_apart`` takes them."""
+        of_rows, of_pixels = weights_apart(weights, p)
         values = self.values(y, p)
-        if weights is not None and len(weights.shape) > 1:
-            values, weights = multiply(values, weights), None
-        rows = pixel_means(values)
-        return rows if weights is None else multiply(rows, weights)
+        rows = pixel_means(values if of_pixels is None else multiply(values, of_pixels))
+        return rows if of_rows is None else multiply(rows, of_rows)
 
     def forms(self, output: Shape) -> list[Shape]:
         """The shapes that targets may have for predictions of shape ``output``, the usual one first."""
@@ -167,6 +182,7 @@ class Sum(Loss):
             self.losses += loss.losses if isinstance(loss, Sum) else [loss]
             self.weights += [factor * w for w in loss.weights] if isinstance(loss, Sum) else [factor]
         self.binary = any(loss.binary for loss in self.losses)
+        self.regions = any(loss.regions for loss in self.losses)
         self.labels = self._agreed("labels", "labels", "one-hot targets")
         self.from_logits = bool(self._agreed("from_logits", "logits", "probabilities"))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastnn.configurable import number
 from fastnn.graph import Shape
-from fastnn.losses.base import Loss
+from fastnn.losses.base import Loss, weights_apart
 from fastnn.ops import overlap
 from fastnn.ops.pointwise import multiply
 from fastnn.ops.shape import reshape
@@ -26,7 +26,7 @@ class Tversky(Loss):
     Outputs are probabilities (N, ..., C), after a softmax or, for one class or classes that may overlap, a sigmoid;
     (N, P) are samples of P pixels. Targets are of the same shape, 0 .. 1, or, for more than one output, labels (N, ...)
     or (N, ..., 1); nothing is ever expanded to one-hot arrays. Weights of pixels, such as those of classes, weigh the
-    pixels in the sums; weights of samples their losses.
+    pixels in the sums, which (N, P) cannot have; weights of samples their losses.
 
     Args:
         alpha: weight of false positives, not negative
@@ -45,6 +45,7 @@ class Tversky(Loss):
 
     unit = True
     labels = None
+    regions = True
 
     def __init__(
         self,
@@ -84,10 +85,10 @@ class Tversky(Loss):
         joint = self._joint(len(p.shape))
         if len(p.shape) == 2:
             p, y = (reshape(array, shape=(math.prod(p.shape[1:]), 1)) for array in (p, y))
-        of_pixels = weights is not None and len(weights.shape) > 1
-        sums = overlap.overlap(p, y, *([weights] if of_pixels else []))
+        of_rows, of_pixels = weights_apart(weights, p)
+        sums = overlap.overlap(p, y, *([] if of_pixels is None else [of_pixels]))
         rows = overlap.tversky(sums, alpha=self.alpha, beta=self.beta, epsilon=self.smooth, joint=joint)
-        return rows if weights is None or of_pixels else multiply(rows, weights)
+        return rows if of_rows is None else multiply(rows, of_rows)
 
 
 class Dice(Tversky):

@@ -117,7 +117,7 @@ class Binary(OfClasses):
         self.threshold = number(type(self).__name__, "threshold", threshold)
 
     def compute(self, y: np.ndarray, p: np.ndarray) -> float:
-        self.check(y, p.shape[1])
+        self.check(y, p.shape[-1])
         return _or_nan(evaluation.binary_metrics(y.reshape(-1), p.reshape(-1), self.threshold)[self.key])
 
 

@@ -53,6 +53,7 @@ class Wanted(NamedTuple):
         inputs: the shape (None, ...) of each input
         targets: for each target a function that checks arrays (N, ...) and gives them the shape that the loss takes
         classes: for each target the weights of its classes, as ``fit`` takes them
+        regions: for each target whether its loss is one of regions
         dtype: of the model
         plain: whether there is one input and one target, and items are used as they are: (x, y) or (x, y, weight)
     """
@@ -62,6 +63,7 @@ class Wanted(NamedTuple):
     inputs: Mapping[str, tuple[int | None, ...]]
     targets: Mapping[str, Callable[[np.ndarray], np.ndarray]]
     classes: Mapping[str, Mapping[Any, float] | None]
+    regions: Mapping[str, bool]
     dtype: str
     plain: bool
 
@@ -102,7 +104,7 @@ class Intake:
             given, self._classes[name] = check_weights(what, 1, given, wanted.classes[name], self.dtype)
             row = check(first[name][:1].astype(self.dtype))
             self.shapes[f"given {name}"], self.shapes[name] = first[name].shape[1:], row.shape[1:]
-            joined = joined_weights(what, row, given, self._classes[name], "N")
+            joined = joined_weights(what, row, given, self._classes[name], "N", regions=wanted.regions[name])
             if joined is not None:
                 self.shapes[weight] = joined.shape[1:]
                 if given is not None and given.size != joined.size:  # weights of rows, which become those of pixels
@@ -191,7 +193,7 @@ class Intake:
             if weight in self.shapes:
                 weights = slot[f"given {weight}"][rows] if weight in self.given else None
                 weights, _ = check_weights("", len(y), weights, None, self.dtype)
-                joined = joined_weights("", y, weights, self._classes[name])
+                joined = joined_weights("", y, weights, self._classes[name], regions=self.wanted.regions[name])
                 slot[weight][rows] = joined  # last: it may be where they are given
 
     def _finite(self, name: str, rows: np.ndarray) -> None:

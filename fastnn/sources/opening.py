@@ -22,14 +22,14 @@ MANY = 64
 def is_array_like(data: Any) -> bool:
     """Whether it is an array that is read in slices.
 
-    That is a memory map, or an object with shape, dtype, ndim and slicing that does not have its numbers in memory as
+    That is a memory map, or an object with shape, dtype and slicing that does not have its numbers in memory as
     NumPy's, Torch's and Pandas's have.
     """
     if isinstance(data, np.ndarray):
         return isinstance(data, np.memmap)
     if any(hasattr(data, name) for name in ("iloc", "__array_interface__", "__dlpack__")):
         return False
-    if not all(hasattr(data, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
+    if not all(hasattr(data, name) for name in ("shape", "dtype", "__getitem__")):
         return False
     try:
         np.dtype(data.dtype)
@@ -106,7 +106,7 @@ def array_rows(what: str, given: Parts, said: Callable[[str], str], dtype: str) 
             kind = np.dtype(data.dtype).kind
             if kind not in "fiub":
                 raise ValueError(f"{what}: {called} must hold numbers only. Received: dtype {data.dtype}")
-            if data.ndim == 0 or data.shape[0] == 0:
+            if not data.shape or data.shape[0] == 0:
                 raise ValueError(f"{what}: {called} must have at least one row. Received: shape {data.shape}")
         else:
             array = as_rows(what, called, data, dtype)
