@@ -341,7 +341,7 @@ class Compiled:
 
     def _program(self, key: Any, make: Callable[[], Any]) -> Any:
         """What ``make`` makes, kept as long as layers, settings and backend stay the same."""
-        now = Layer.settings, len(self._layers)
+        now = Weight.settings, len(self._layers)
         if self._frozen[0] != now:
             self._frozen = now, tuple(layer.frozen for layer in self._layers)
         key = (key, config.engine(), self._frozen[1])

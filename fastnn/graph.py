@@ -69,6 +69,9 @@ class Operand:
     def __pow__(self, other: Any) -> Any:
         return _operate("power", self, other)
 
+    def __rpow__(self, other: Any) -> Any:
+        return _operate("power", other, self)
+
     def __matmul__(self, other: Any) -> Any:
         return _operate("matmul", self, other)
 

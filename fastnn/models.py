@@ -8,6 +8,7 @@ from __future__ import annotations
 import copyreg
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -107,6 +108,10 @@ class Model(Trainable):
         size, new, taken = 0, [], set()
         for layer in self._layers:
             layer.name_weights()
+        names = Counter(w.name for w in dict.fromkeys(weight for layer in self._layers for weight in layer.weights))
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise ValueError(f"{type(self).__name__}: weights must have different names. Twice: {', '.join(twice)}")
         for trainable in (True, False):  # side by side, what is trained is updated in one pass
             for number_, layer in enumerate(self._layers):
                 for index, weight in enumerate(layer.weights):
@@ -250,7 +255,7 @@ class Model(Trainable):
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything that training changes: arrays by name, and JSON-able data. ``restore`` reads them."""
         arrays = {weight.name: weight.value for weight in self.weights}
-        data: dict[str, Any] = {"seed": self.seed, "epochs": self._epochs}
+        data: dict[str, Any] = {"seed": self.seed, "epochs": self._epochs, "frozen": self._frozen_parts()}
         if self._optimizer is not None and self._objectives is not None:
             asked = self._objectives.asked
             named = [
@@ -275,10 +280,31 @@ class Model(Trainable):
                         arrays[f"optimizer.{slot}.{weight.name}"] = part
         return arrays, data
 
+    def _frozen_parts(self) -> dict[str, list[str]]:
+        """The names of the layers, also those inside of others, and of the weights that are not trainable."""
+        parts = dict(part for layer in self._layers for part in layer.named_parts())
+        return {
+            "layers": [name for name, part in parts.items() if not part.trainable],
+            "weights": [weight.name for weight in self.weights if not weight.trainable],
+        }
+
+    def _freeze(self, what: str, frozen: Any) -> None:
+        """Make these layers and weights not trainable, and all others trainable."""
+        parts = dict(part for layer in self._layers for part in layer.named_parts())
+        weights = {weight.name: weight for weight in self.weights}
+        known: dict[str, dict[str, Any]] = {"layers": parts, "weights": weights}
+        for kind, names in known.items():
+            given = frozen.get(kind) if isinstance(frozen, Mapping) and set(frozen) == set(known) else None
+            if not isinstance(given, list) or not all(isinstance(name, str) and name in names for name in given):
+                raise ValueError(f"{what}: frozen must list layers and weights. Received: {frozen!r:.200}")
+        for kind, names in known.items():
+            for name, part in names.items():
+                part.trainable = name not in frozen[kind]
+
     def restore(self, arrays: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> None:
-        """Take over what ``state`` gave. Names, shapes and values are checked before anything is changed."""
+        """Take over what ``state`` gave. Names, shapes and values are checked before a number is changed."""
         what = "model file"
-        known = {"seed", "epochs", "compile", "iterations"}
+        known = {"seed", "epochs", "frozen", "compile", "iterations"}
         if not isinstance(data, Mapping) or not {"seed", "epochs"} <= set(data) <= known:
             raise ValueError(f"{what}: state must have seed and epochs, and may have {sorted(known)}")
         seed, epochs = whole(what, "seed", data["seed"], low=0), whole(what, "epochs", data["epochs"], low=0)
@@ -297,6 +323,8 @@ class Model(Trainable):
         elif "iterations" in data:
             raise ValueError(f"{what}: iterations without compile")
         slots = optimizer.slots if optimizer is not None else ()
+        if "frozen" in data:
+            self._freeze(what, data["frozen"])
         layout = Layout.of(self.trainable_weights)
         expected = {weight.name: weight.shape for weight in self.weights}
         trained = {f"optimizer.{slot}.{w.name}": w.shape for slot in slots for w in layout.weights}

@@ -28,8 +28,10 @@ from fastnn.applications import (
     vgg,
 )
 from fastnn.layers import (
+    Activation,
     Add,
     BatchNormalization,
+    Concatenate,
     Conv2D,
     Conv2DTranspose,
     Dense,
@@ -39,6 +41,7 @@ from fastnn.layers import (
     Input,
     InputLayer,
     PReLU,
+    Reshape,
 )
 from fastnn.models import load_model, model_from_config
 
@@ -314,6 +317,34 @@ def test_dense_layers_after_global_pooling_are_not_reordered():
     kernel = np.arange(6.0).reshape(2, 3)
     load_torch(model, {"fc.weight": kernel})
     np.testing.assert_array_equal(model.get_weights()[0], kernel.T)
+
+
+@pytest.mark.parametrize("flat", [[Flatten()], [Reshape((-1,))], [Flatten(), Flatten()], [Dropout(0.1), Flatten()]])
+def test_flattened_maps_are_followed_to_where_they_are_used(flat):
+    """Through a table beside them, and a normalization, whose entries lie as the features do."""
+    rng = np.random.default_rng(0)
+    image, table = Input((2, 3, 4)), Input((5,))
+    features = Sequential([Input((2, 3, 4)), *flat])(image)
+    both = BatchNormalization(name="norm", epsilon=1e-5)(Concatenate()([table, features]))
+    model = Model([image, table], Dense(3, name="head")(Activation("tanh")(both)))
+    state = {"head.weight": rng.normal(size=(3, 29)), "head.bias": rng.normal(size=3)}
+    state |= {f"norm.{name}": rng.random(29) + 0.5 for name in ("weight", "bias", "running_mean", "running_var")}
+    load_torch(model, state)
+    x, t = rng.normal(size=(6, 2, 3, 4)), rng.normal(size=(6, 5))
+    there = np.concatenate([t, x.transpose(0, 3, 1, 2).reshape(6, -1)], 1)
+    there = (there - state["norm.running_mean"]) / np.sqrt(state["norm.running_var"] + 1e-5)
+    there = np.tanh(there * state["norm.weight"] + state["norm.bias"])
+    wanted = there @ state["head.weight"].T + state["head.bias"]
+    np.testing.assert_allclose(model.predict([x, t]), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_features_whose_order_cannot_be_told_are_refused():
+    maps = Sequential([Dense(18, name="a", input_shape=(2,)), Reshape((3, 3, 2)), Conv2D(1, 3, name="b")])
+    x = Input((2, 3, 4))
+    mixed = Model(x, Dense(2, name="b")(Add()([Flatten()(x), Dense(24, name="a")(Flatten()(x))])))
+    for model in (maps, mixed):
+        with pytest.raises(ValueError, match=r"load_torch: the order of the features that <(Conv2D|Dense) b> takes"):
+            load_torch(model, {})
 
 
 def test_modules_can_be_skipped():

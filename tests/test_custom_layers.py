@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn import ops
+from fastnn import initializers, ops
 from fastnn.layers import BatchNormalization, Conv2D, Dense, Dropout, Input, Layer, register
 
 
@@ -287,6 +287,115 @@ def test_copies_have_the_same_weights():
     twin = copy.deepcopy(model)
     x, _ = images()
     assert twin.predict(x).tobytes() == model.predict(x).tobytes()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "freeze",
+    [lambda layer: layer, lambda layer: layer.stack[0], lambda layer: layer.mix, lambda layer: layer.stack[0].bias],
+    ids=["layer", "part", "weight", "weight of a part"],
+)
+def test_what_is_frozen_stays_frozen_in_files_and_copies(freeze, compiled, tmp_path):
+    layer = Residual(4)
+    model = fastnn.Sequential([Input((4,)), layer, Dense(1)])
+    assert model.count_params()  # it is built
+    freeze(layer).trainable = False
+    x, y = np.ones((6, 4)), np.ones((6, 1))
+    if compiled:
+        model.compile("adam", "mse")
+        model.fit(x, y, verbose=0)
+    model.save(tmp_path / "a.fnn")
+    for again in (fastnn.load_model(tmp_path / "a.fnn"), copy.deepcopy(model)):
+        assert [w.name for w in again.trainable_weights] == [w.name for w in model.trainable_weights]
+        np.testing.assert_array_equal(again.predict(x), model.predict(x))
+        assert not freeze(again.layers[0]).trainable
+        if compiled:
+            again.fit(x, y, verbose=0)
+            frozen = {w.name: w.value for w in model.weights} | {w.name: None for w in model.trainable_weights}
+            for weight in again.weights:
+                if frozen[weight.name] is not None and "moving" not in weight.name:
+                    np.testing.assert_array_equal(weight.value, frozen[weight.name])
+            freeze(again.layers[0]).trainable = True
+            assert len(again.trainable_weights) > len(model.trainable_weights)
+
+
+def test_a_weight_that_is_frozen_after_training_is_trained_no_more():
+    model = fastnn.Sequential([Dense(2, input_shape=(3,))])
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 3)), np.zeros((4, 2))
+    model.fit(x, y, verbose=0)
+    kernel, bias = model.get_weights()
+    model.layers[0].bias.trainable = False
+    model.fit(x, y, verbose=0)
+    assert (model.get_weights()[1] == bias).all()
+    assert (model.get_weights()[0] != kernel).all()
+    model.layers[0].bias.trainable = True
+    model.fit(x, y, verbose=0)
+    assert (model.get_weights()[1] != bias).all()
+
+
+@pytest.mark.parametrize("names", [("k", "k"), ("a.k", "b"), ("",)])
+def test_names_of_weights_are_checked(names):
+    class Twice(Layer):
+        def build(self, shape):
+            for name in names:
+                self.add_weight(name, (shape[-1],))
+
+    with pytest.raises(ValueError, match=r"names of weights must differ and have no dots. Received: name="):
+        Twice()(Input((3,)))
+
+
+def test_two_weights_of_one_name_are_no_model():
+    class Part(Layer):
+        def build(self, shape):
+            self.d = Dense(3)
+
+        def call(self, x):
+            return self.d(x)
+
+    x = Input((3,))
+    with pytest.raises(ValueError, match=r"Model: weights must have different names. Twice: b.d.kernel, b.d.bias"):
+        fastnn.Model(x, Dense(3, name="b.d")(Part(name="b")(x)))
+
+
+def test_powers_take_layers_weights_on_both_sides():
+    class Power(Layer):
+        def build(self, shape):
+            self.w = self.add_weight("w", (shape[-1],), initializers.Constant(2.0))
+
+        def call(self, x):
+            return x**self.w + 2.0**x
+
+    model = fastnn.Sequential([Input((3,)), Power()])
+    x = np.array([[0.5, 1.0, 3.0]])
+    np.testing.assert_allclose(model.predict(x), x**2 + 2**x, rtol=1e-5)
+    np.testing.assert_allclose(Power()(x), x**2 + 2**x, rtol=1e-5)
+
+
+def test_parts_are_found_in_lists_of_lists_and_of_models():
+    class Deep(Layer):
+        def __init__(self):
+            super().__init__()
+            self.rows = [[Dense(3)], {"a": (Dense(3), Dense(3))}]
+            self.models = [fastnn.Sequential([Dense(3, input_shape=(3,))])]
+
+        def call(self, x):
+            return self.models[0](self.rows[1]["a"][1](self.rows[1]["a"][0](self.rows[0][0](x))))
+
+    model = fastnn.Sequential([Input((3,)), Deep(), Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
+    assert len(model.trainable_weights) == 10
+    assert "rows.1.a.0.kernel" in model.weights[2].name
+
+
+def test_a_call_without_a_result_is_named():
+    class Nothing(Layer):
+        def call(self, x):
+            pass
+
+    with pytest.raises(TypeError, match=r"nothing.*: call must return a Tensor, or a list of them. Received: None"):
+        Nothing()(Input((3,)))
 
 
 def test_a_layer_that_is_not_registered_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 import fastnn
 from fastnn import Model, Sequential
-from fastnn.layers import Activation, Add, BatchNormalization, Concatenate, Dense, Dropout, Flatten, Input, Layer
+from fastnn.layers import Activation, Add, BatchNormalization, Concatenate, Dense, Dot, Dropout, Flatten, Input, Layer
 from fastnn.models import load_model, model_from_config
 from fastnn.ops import pointwise
 from fastnn.optimizers import Adam
@@ -33,6 +33,33 @@ def by_hand(model, x):
 
     h = np.maximum(dense("h", x), 0)
     return dense("end", np.tanh(dense("left", h)) + dense("right", h))
+
+
+def test_a_merging_layer_may_be_called_again_on_other_shapes():
+    add, join, dot = Add(), Concatenate(), Dot(axes=-1)
+    for sizes in ((3,), (1,), (4, 5), (8, 8, 2), (1, 1, 2)):
+        pair, arrays = [Input(sizes), Input(sizes)], [rows(2, *sizes), rows(2, *sizes, seed=1)]
+        assert add(pair).shape == (None, *sizes)
+        np.testing.assert_array_equal(add(arrays), arrays[0] + arrays[1])
+        assert join(pair).shape == (None, *sizes[:-1], 2 * sizes[-1])
+        np.testing.assert_array_equal(join(arrays), np.concatenate(arrays, -1))
+        if len(sizes) < 3:
+            wanted = np.einsum("nik,njk->nij" if len(sizes) == 2 else "nk,nk->n", *arrays)
+            np.testing.assert_allclose(dot(arrays), wanted.reshape(2, *dot(pair).shape[1:]), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"sizes must be equal, or 1 to be repeated"):
+        add([Input((3,)), Input((4,))])
+
+
+def test_a_merging_layer_serves_stages_of_several_sizes(backend):
+    x, add = Input((6,), name="x"), Add()
+    h = add([Dense(6, name="a")(x), x])
+    model = Model(x, add([Dense(2, name="b")(h), Dense(2, name="c")(h)]))
+    model.compile("sgd", "mse")
+    model.fit(rows(8, 6), rows(8, 2), verbose=0)
+    a, b, c = (model.get_layer(name) for name in "abc")
+    h = rows(8, 6) @ a.kernel.value + a.bias.value + rows(8, 6)
+    wanted = h @ (b.kernel.value + c.kernel.value) + b.bias.value + c.bias.value
+    np.testing.assert_allclose(model.predict(rows(8, 6)), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_branches_come_together(backend):

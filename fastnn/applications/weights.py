@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastnn.layers import BatchNormalization, Dense, Flatten, Layer
+from fastnn.layers import BatchNormalization, Concatenate, Dense, Flatten, Layer, Reshape
+from fastnn.layers.base import Call
 from fastnn.layers.convolutional import Conv
 from fastnn.layers.weight import Weight
 from fastnn.models import Model
@@ -20,7 +22,7 @@ NORMALIZATION = {
 #: So many names of each kind are written out in an error.
 LISTED = 8
 
-Shape = tuple[int, ...]
+Shape = tuple[Any, ...]
 
 
 class _Entry:
@@ -62,8 +64,9 @@ def load_torch(model: Model, state_dict: Mapping[str, Any], skip: Sequence[str] 
             as ``["classifier.6"]`` for another number of classes
 
     Raises:
-        ValueError: entries are missing, not expected or of another shape, each named, or not made of numbers; or a
-            layer has weights of which nothing is known here. No weight has been changed
+        ValueError: entries are missing, not expected or of another shape, each named, or not made of numbers; a layer
+            has weights of which nothing is known here, or takes features whose order in PyTorch cannot be told, such
+            as channels that a Reshape has made. No weight has been changed
 
     Example:
         >>> import numpy as np
@@ -118,7 +121,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def numbers(what: str, name: str, value: Any) -> np.ndarray:
     """A tensor or array as an array of numbers."""
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    value = value.detach().cpu() if hasattr(value, "detach") else value
+    try:
+        array = np.asarray(value)
+    except TypeError:  # a type that only PyTorch has, such as bfloat16
+        array = np.asarray(value.float())
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{what}: entries must be numbers. Received: {name} of dtype {array.dtype}")
     return array
@@ -129,6 +136,7 @@ def _entries(what: str, model: Model) -> dict[str, _Entry]:
     model._built()
     found: dict[str, _Entry] = {}
     start = f"{model.name}."
+    orders = _orders(what, model.network)
     for layer in model.network.layers:
         if not layer.weights:
             continue
@@ -136,9 +144,9 @@ def _entries(what: str, model: Model) -> dict[str, _Entry]:
         if isinstance(layer, BatchNormalization):
             for weight in layer.weights:
                 called = NORMALIZATION[weight.name.rpartition(".")[2]]
-                found[f"{name}.{called}"] = _Entry(weight, weight.shape, lambda array: array)
+                found[f"{name}.{called}"] = _Entry(weight, weight.shape, partial(np.take, indices=orders[layer]))
         elif isinstance(layer, Conv | Dense):
-            found[f"{name}.weight"] = _kernel(layer, model.network)
+            found[f"{name}.weight"] = _kernel(layer, orders[layer])
             if layer.use_bias:
                 found[f"{name}.bias"] = _Entry(layer.bias, layer.bias.shape, lambda array: array)
         else:
@@ -148,31 +156,46 @@ def _entries(what: str, model: Model) -> dict[str, _Entry]:
     return found
 
 
-def _kernel(layer: Conv | Dense, network: Network) -> _Entry:
+def _kernel(layer: Conv | Dense, order: np.ndarray) -> _Entry:
     *window, inner, outer = layer.kernel.shape
-    if isinstance(layer, Conv):
-        rank = len(window)
-        return _Entry(layer.kernel, (outer, inner, *window), lambda array: array.transpose(*range(2, rank + 2), 1, 0))
-    *space, channels = _before_flatten(layer, network) or (inner,)
-    axes = len(space)
-
-    def turn(array: np.ndarray) -> np.ndarray:
-        maps = array.reshape(outer, channels, *space)
-        return maps.transpose(*range(2, axes + 2), 1, 0).reshape(inner, outer)
-
-    return _Entry(layer.kernel, (outer, inner), turn)
+    if isinstance(layer, Dense):
+        return _Entry(layer.kernel, (outer, inner), lambda array: array[:, order].T)
+    rank = len(window)
+    return _Entry(layer.kernel, (outer, inner, *window), lambda array: array.transpose(*range(2, rank + 2), 1, 0))
 
 
-def _before_flatten(layer: Layer, network: Network) -> Shape | None:
-    """The shape of the maps (*space, C) that were flattened to the layer's input; None if none were."""
-    makers = {id(tensor): call for call in network.calls for tensor in call.outputs}
-    call = next(call for call in network.calls if call.layer is layer)
-    while len(call.inputs) == 1:
-        before = makers[id(call.inputs[0])]
-        if isinstance(before.layer, Flatten):
-            sizes = before.inputs[0].shape[1:]
-            return tuple(size for size in sizes if size is not None)
-        if before.layer.weights:
-            break
-        call = before
-    return None
+def _orders(what: str, network: Network) -> dict[Layer, np.ndarray]:
+    """For each layer with weights: which number each of its input's features or channels has in PyTorch."""
+    found: dict[Layer, np.ndarray] = {}
+    orders: dict[int, np.ndarray | None] = {}  # of a Tensor, by its id; None: cannot be followed
+    for call in network.calls:
+        given = [orders[id(tensor)] for tensor in call.inputs]
+        if call.layer.weights:
+            order = given[0]
+            if order is None or not np.array_equal(order, found.setdefault(call.layer, order)):
+                raise ValueError(f"{what}: the order of the features that {call.layer!r} takes cannot be followed")
+        for tensor in call.outputs:
+            orders[id(tensor)] = _order(call, given, tensor.shape)
+    return found
+
+
+def _order(call: Call, given: Sequence[np.ndarray | None], after: Shape) -> np.ndarray | None:
+    """That of an output of the call, whose inputs have these."""
+    layer, before = call.layer, [tensor.shape for tensor in call.inputs]
+    same = np.arange(after[-1])
+    if any(order is None for order in given):
+        return None
+    orders = [order for order in given if order is not None]
+    if not before or (layer.weights and not isinstance(layer, BatchNormalization)):
+        return same
+    if isinstance(layer, Concatenate) and layer.axis in (-1, len(after) - 1):
+        starts = np.cumsum([0, *(len(order) for order in orders)])
+        return np.concatenate([order + start for order, start in zip(orders, starts, strict=False)])
+    if isinstance(layer, Flatten | Reshape) and len(before[0]) > 2 and len(after) == 2:
+        *space, channels = before[0][1:]  # there the channels come first
+        maps: np.ndarray = same.reshape(channels, *space)[orders[0]]
+        return np.moveaxis(maps, 0, -1).reshape(-1)
+    if all(shape[-1] == after[-1] and (len(shape) > 2) == (len(after) > 2) for shape in before):
+        return orders[0] if all(np.array_equal(orders[0], order) for order in orders) else None
+    plain = all(np.array_equal(order, np.arange(len(order))) for order in orders)
+    return same if plain and not isinstance(layer, Reshape) else None

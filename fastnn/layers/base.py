@@ -87,8 +87,8 @@ class Layer(Configurable):
     A layer's constructor stores its arguments; ``build(shape)`` declares weights with ``add_weight``; ``call(x)``
     computes with ``fastnn.ops``, Python's operators and other layers. On a Tensor the call records a graph, whose
     gradients follow by themselves; on an array it computes at once, so that a layer can be stepped through in a
-    debugger. Layers that are attributes, or in a list or dict that is one, are parts of the layer: their weights are
-    its own, too. ``training``, which ``call`` need not take, is None but in training.
+    debugger. Layers and models that are attributes, or in lists or dicts that are, are parts of the layer: their
+    weights are its own, too. ``training``, which ``call`` need not take, is None but in training.
 
     A layer of which ``several`` is True is called on a list of Tensors or arrays, and so are its ``build`` (on a list
     of shapes) and ``call``. ``call`` may return a list of outputs.
@@ -136,8 +136,6 @@ class Layer(Configurable):
         "bias_regularizer": lambda: regularizers.REGULARIZERS,
     }
     several: ClassVar[bool] = False
-    #: How often ``trainable`` was set, of any layer: what depends on it need not look at each one again.
-    settings: ClassVar[int] = 0
 
     def __init__(
         self, *, input_shape: Sequence[int] | None = None, name: str | None = None, trainable: bool = True
@@ -160,7 +158,7 @@ class Layer(Configurable):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = bool(value)
-        Layer.settings += 1
+        Weight.settings += 1
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON-able data; the name, too, if it is none of them."""
@@ -183,16 +181,7 @@ class Layer(Configurable):
     @property
     def sublayers(self) -> dict[str, Layer]:
         """The layers that are parts of this one, or of models that are, by the name of the attribute."""
-        found: dict[str, Layer] = {}
-        for name, value in vars(self).items():
-            if isinstance(value, Layer):
-                found[name] = value
-            elif isinstance(value, list | tuple | dict):
-                each = value.items() if isinstance(value, dict) else enumerate(value)
-                found |= {f"{name}.{key}": layer for key, layer in each if isinstance(layer, Layer)}
-            elif isinstance(getattr(value, "_layers", None), list):  # a model
-                found |= {f"{name}.{layer.name}": layer for layer in value._layers}
-        return found
+        return {name: layer for attribute, value in vars(self).items() for name, layer in _layers_in(attribute, value)}
 
     @property
     def weights(self) -> list[Weight]:
@@ -214,16 +203,22 @@ class Layer(Configurable):
 
     @property
     def frozen(self) -> tuple[Any, ...]:
-        """What ``trainable`` is, here and in the layers inside."""
-        return (self.trainable, *(part.frozen for part in self.sublayers.values()))
+        """What ``trainable`` is, of this layer, its weights and the layers inside."""
+        own = (weight.trainable for weight in self._weights)
+        return (self.trainable, *own, *(part.frozen for part in self.sublayers.values()))
 
-    def name_weights(self, name: str | None = None) -> None:
-        """Give all weights a name that begins with that of this layer, those inside by way of the attributes."""
+    def named_parts(self, name: str | None = None) -> Iterator[tuple[str, Layer]]:
+        """This layer and those inside, with their names: those inside have them by way of the attributes."""
         name = name or self.name
-        for weight in self._weights:
-            weight.name = f"{name}.{weight.local}"
+        yield name, self
         for attribute, part in self.sublayers.items():
-            part.name_weights(f"{name}.{attribute}")
+            yield from part.named_parts(f"{name}.{attribute}")
+
+    def name_weights(self) -> None:
+        """Give all weights a name that begins with that of the layer that has them."""
+        for name, part in self.named_parts():
+            for weight in part._weights:
+                weight.name = f"{name}.{weight.local}"
 
     def build(self, shape: Any) -> None:
         """Declare the weights for inputs of this shape (the batch axis None). Raises ValueError if it cannot be."""
@@ -255,6 +250,8 @@ class Layer(Configurable):
             if _current.depth:  # the layer around it is what a model finds its way back by
                 return result
             outputs = list(result) if isinstance(result, list | tuple) else [result]
+            if not outputs or not all(isinstance(output, Tensor) for output in outputs):
+                raise TypeError(f"{self.name}: call must return a Tensor, or a list of them. Received: {result!r:.200}")
             outputs = [
                 Tensor(t.shape, node=t.node, place=t.place) if any(t is i for i in given) else t for t in outputs
             ]
@@ -308,7 +305,13 @@ class Layer(Configurable):
         regularizer: Any = None,
         trainable: bool = True,
     ) -> Weight:
-        """Declare a weight; ``self.weights`` keeps it."""
+        """Declare a weight; ``self.weights`` keeps it.
+
+        Raises:
+            ValueError: the name has a dot, or another weight of the layer has it
+        """
+        if not name or "." in name or any(weight.local == name for weight in self._weights):
+            raise ValueError(f"{self.name}: names of weights must differ and have no dots. Received: name={name!r}")
         weight = Weight(
             f"{self.name}.{name}", shape, initializers.get(initializer), regularizers.get(regularizer), trainable
         )
@@ -333,6 +336,17 @@ class Layer(Configurable):
 
     def __repr__(self) -> str:
         return f"<{self._class} {self.name}>"
+
+
+def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Layer]]:
+    """The layers that an attribute of this name is or holds, with their names."""
+    if isinstance(value, Layer):
+        yield name, value
+    elif isinstance(value, list | tuple | dict):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _layers_in(f"{name}.{key}", each)
+    elif isinstance(getattr(value, "_layers", None), list):  # a model
+        yield from ((f"{name}.{layer.name}", layer) for layer in value._layers)
 
 
 def _takes(function: Any, argument: str) -> bool:

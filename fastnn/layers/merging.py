@@ -15,7 +15,17 @@ from fastnn.ops import broadcast, join, matrix, merge, pointwise, shape
 AT_ONCE = 6
 
 
-class Merge(Layer):
+class Joining(Layer):
+    """Base class of layers that make one Tensor of several. They may be called again on other shapes."""
+
+    several: ClassVar[bool] = True
+
+    def prepare(self, shape: Sequence[Shape]) -> None:
+        """Check the shapes of this call: ``build`` declares nothing."""
+        self.build(shape)
+
+
+class Merge(Joining):
     """Base class of layers that combine Tensors element by element. An axis of size 1 is repeated as often as needed.
 
     Called on a list of two or more Tensors (N, ...) of the same number of axes.
@@ -24,7 +34,6 @@ class Merge(Layer):
         ValueError: shapes do not fit
     """
 
-    several: ClassVar[bool] = True
     most: ClassVar[int | None] = None
 
     def __init__(self, name: str | None = None) -> None:
@@ -34,7 +43,11 @@ class Merge(Layer):
         if len(shapes) < 2 or len(shapes) > (self.most or len(shapes)):
             wanted = "two" if self.most == 2 else "two or more"
             raise ValueError(f"{self.name}: {self._class} takes {wanted} inputs. Received: {len(shapes)}")
-        self.sizes = tuple(self._common(sizes, shapes) for sizes in zip(*self._same_rank(shapes), strict=True))
+        self._sizes(shapes)
+
+    def _sizes(self, shapes: Sequence[Shape]) -> tuple[int, ...]:
+        """Those of the output, without the batch."""
+        return tuple(self._common(sizes, shapes) for sizes in zip(*self._same_rank(shapes), strict=True))
 
     def _same_rank(self, shapes: Sequence[Shape]) -> list[Shape]:
         if len({len(each) for each in shapes}) > 1:
@@ -48,7 +61,8 @@ class Merge(Layer):
         return largest
 
     def call(self, x: Sequence[Any], training: Training | None = None) -> Any:
-        given = [each if each.shape[1:] == self.sizes else broadcast.broadcast(each, shape=self.sizes) for each in x]
+        sizes = self._sizes([each.shape for each in x])
+        given = [each if each.shape[1:] == sizes else broadcast.broadcast(each, shape=sizes) for each in x]
         return self.combine(given)
 
     def combine(self, x: list[Any]) -> Any:
@@ -143,7 +157,7 @@ class Minimum(Merge):
         return reduce(merge.minimum, x)
 
 
-class Concatenate(Layer):
+class Concatenate(Joining):
     """The inputs one after the other along an axis.
 
     Args:
@@ -162,8 +176,6 @@ class Concatenate(Layer):
         (1, 4, 4, 5)
     """
 
-    several: ClassVar[bool] = True
-
     def __init__(self, axis: int = -1, name: str | None = None) -> None:
         super().__init__(name=name)
         self.axis = whole("Concatenate", "axis", axis, low=-5)
@@ -171,27 +183,30 @@ class Concatenate(Layer):
             raise ValueError("Concatenate: axis must not be the batch's. Received: axis=0")
 
     def build(self, shapes: Sequence[Shape]) -> None:
-        rank = len(shapes[0])
-        self.along = self.axis + rank if self.axis < 0 else self.axis
-        if not 0 < self.along < rank:
+        axis = self._along(len(shapes[0]))
+        if not 0 < axis < len(shapes[0]):
             raise ValueError(f"{self.name}: there must be an axis {self.axis}. Received: {listed(shapes)}")
-        rest = {(*each[: self.along], *each[self.along + 1 :]) for each in shapes}
+        rest = {(*each[:axis], *each[axis + 1 :]) for each in shapes}
         if len({len(each) for each in shapes}) > 1 or len(rest) > 1:
             raise ValueError(
                 f"{self.name}: inputs must have the same sizes but along axis {self.axis}. Received: {listed(shapes)}"
             )
 
+    def _along(self, rank: int) -> int:
+        """The axis, counted from the front."""
+        return self.axis + rank if self.axis < 0 else self.axis
+
     def call(self, x: Sequence[Any], training: Training | None = None) -> Any:
-        parts = list(x)
+        parts, axis = list(x), self._along(len(x[0].shape))
         while len(parts) > 1:
             parts = [
-                join.concatenate(*parts[i : i + AT_ONCE], axis=self.along) if parts[i + 1 : i + 2] else parts[i]
+                join.concatenate(*parts[i : i + AT_ONCE], axis=axis) if parts[i + 1 : i + 2] else parts[i]
                 for i in range(0, len(parts), AT_ONCE)
             ]
         return parts[0]
 
 
-class Dot(Layer):
+class Dot(Joining):
     """The products of two inputs summed along one axis of each.
 
     Args:
@@ -211,8 +226,6 @@ class Dot(Layer):
         array([[11.]], dtype=float32)
     """
 
-    several: ClassVar[bool] = True
-
     def __init__(self, axes: int | Sequence[int], name: str | None = None) -> None:
         super().__init__(name=name)
         pair = (axes, axes) if isinstance(axes, int) else tuple(axes)
@@ -223,17 +236,22 @@ class Dot(Layer):
     def build(self, shapes: Sequence[Shape]) -> None:
         if len(shapes) != 2 or any(len(each) not in (2, 3) for each in shapes):
             raise ValueError(f"{self.name}: takes two inputs of two or three axes. Received: {listed(shapes)}")
-        pair = [self.axes] * 2 if isinstance(self.axes, int) else self.axes
-        self.along = [axis + len(each) if axis < 0 else axis for axis, each in zip(pair, shapes, strict=True)]
-        inside = all(0 < axis < len(each) for axis, each in zip(self.along, shapes, strict=True))
-        if not inside or shapes[0][self.along[0]] != shapes[1][self.along[1]]:
+        first, second = self._along(shapes)
+        inside = 0 < first < len(shapes[0]) and 0 < second < len(shapes[1])
+        if not inside or shapes[0][first] != shapes[1][second]:
+            first, second = [self.axes] * 2 if isinstance(self.axes, int) else self.axes
             raise ValueError(
-                f"{self.name}: the sizes of axes {pair[0]} and {pair[1]} must be equal. Received: {listed(shapes)}"
+                f"{self.name}: the sizes of axes {first} and {second} must be equal. Received: {listed(shapes)}"
             )
 
+    def _along(self, shapes: Sequence[Shape]) -> list[int]:
+        """The axis of each input, counted from the front."""
+        pair = [self.axes] * 2 if isinstance(self.axes, int) else self.axes
+        return [axis + len(each) if axis < 0 else axis for axis, each in zip(pair, shapes, strict=True)]
+
     def call(self, x: Sequence[Any], training: Training | None = None) -> Any:
-        rows = []
-        for each, axis in zip(x, self.along, strict=True):
+        rows, along = [], self._along([each.shape for each in x])
+        for each, axis in zip(x, along, strict=True):
             if len(each.shape) == 2:
                 each = shape.reshape(each, shape=(1, each.shape[1]))
             elif axis == 1:
@@ -242,7 +260,7 @@ class Dot(Layer):
         y = matrix.batch_dot(*rows)
         left = [
             size
-            for each, axis in zip(x, self.along, strict=True)
+            for each, axis in zip(x, along, strict=True)
             for i, size in enumerate(each.shape)
             if i not in (0, axis)
         ]

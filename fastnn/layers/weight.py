@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,6 +44,9 @@ class Weight(Variable):
         trainable: whether it has gradients; moving averages have none
     """
 
+    #: How often ``trainable`` was set, of any weight or layer: what depends on it need not look at each one again.
+    settings: ClassVar[int] = 0
+
     def __init__(
         self,
         name: str,
@@ -63,6 +66,16 @@ class Weight(Variable):
         self.vector: np.ndarray | None = None
         self.version = Version()
         self.offset = 0
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has gradients."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        Weight.settings += 1
 
     @property
     def size(self) -> int:

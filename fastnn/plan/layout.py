@@ -53,7 +53,9 @@ class Layout:
         base = self._base(tensor)
         place = self._places.get(id(base)) or base.place
         if place is None:
-            raise ValueError(f"plan: the input {base!r} has no place")
+            raise ValueError(
+                f"plan: the input {base!r} has no place; a layer that another one uses must be an attribute of it"
+            )
         if id(tensor) in self._slices:
             return place._replace(offset=place.offset + self._slices[id(tensor)].start)
         return place
