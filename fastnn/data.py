@@ -129,7 +129,7 @@ def joined_weights(
             raise ValueError(f"{what}: sample_weight must have shape {rule}. Received: shape {given.shape}")
     if table is None:
         return given
-    if regions and len(pixels) == 1:
+    if regions and len(pixels) == 1 and y.shape[-1] > 1:
         raise ValueError(
             f"{what}: class_weight, with a loss of regions, must be for masks (N, ..., C) or (N, ..., 1). "
             f"Received: y of shape {y.shape}"
@@ -138,7 +138,7 @@ def joined_weights(
     weights = np.ones(pixels, y.dtype)
     for number, weight in table.items():
         weights[classes == number] = weight
-    if regions and given is not None and given.shape == rows:
+    if regions and given is not None and given.shape == rows != pixels:
         return np.concatenate([given[:, None], weights.reshape(len(y), -1)], axis=1)
     if given is not None:
         weights *= given.reshape(len(y), *given.shape[1:], *(1,) * (len(pixels) - given.ndim))

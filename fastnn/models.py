@@ -284,13 +284,13 @@ class Model(Trainable):
         """The names of the layers, also those inside of others, and of the weights that are not trainable."""
         parts = dict(part for layer in self._layers for part in layer.named_parts())
         return {
-            "layers": [name for name, part in parts.items() if not part.trainable],
+            "layers": [name for name, part in parts.items() if part.weights and not part.trainable],
             "weights": [weight.name for weight in self.weights if not weight.trainable],
         }
 
     def _freeze(self, what: str, frozen: Any) -> None:
         """Make these layers and weights not trainable, and all others trainable."""
-        parts = dict(part for layer in self._layers for part in layer.named_parts())
+        parts = {name: part for layer in self._layers for name, part in layer.named_parts() if part.weights}
         weights = {weight.name: weight for weight in self.weights}
         known: dict[str, dict[str, Any]] = {"layers": parts, "weights": weights}
         for kind, names in known.items():
@@ -301,8 +301,23 @@ class Model(Trainable):
             for name, part in names.items():
                 part.trainable = name not in frozen[kind]
 
+    def _check_arrays(self, what: str, arrays: Mapping[str, np.ndarray], trained: dict[str, Any]) -> None:
+        """ValueError unless these are all weights, and all or none of the optimizer's arrays."""
+        expected: dict[str, Any] = {weight.name: weight.shape for weight in self.weights}
+        if any(name.startswith("optimizer.") for name in arrays):
+            expected |= trained
+        if set(arrays) != set(expected):
+            missing, extra = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
+            raise ValueError(f"{what}: its arrays do not fit the model: missing {missing}, not expected {extra}")
+        for name, shape in expected.items():
+            if arrays[name].shape != shape or arrays[name].dtype != np.dtype(self.dtype):
+                raise ValueError(
+                    f"{what}: {name} must be {self.dtype} of shape {shape}. "
+                    f"Received: {arrays[name].dtype} of shape {arrays[name].shape}"
+                )
+
     def restore(self, arrays: Mapping[str, np.ndarray], data: Mapping[str, Any]) -> None:
-        """Take over what ``state`` gave. Names, shapes and values are checked before a number is changed."""
+        """Take over what ``state`` gave. Names, shapes and values are checked before anything is changed."""
         what = "model file"
         known = {"seed", "epochs", "frozen", "compile", "iterations"}
         if not isinstance(data, Mapping) or not {"seed", "epochs"} <= set(data) <= known:
@@ -323,22 +338,15 @@ class Model(Trainable):
         elif "iterations" in data:
             raise ValueError(f"{what}: iterations without compile")
         slots = optimizer.slots if optimizer is not None else ()
-        if "frozen" in data:
-            self._freeze(what, data["frozen"])
+        before = self._frozen_parts()
+        self._freeze(what, data.get("frozen", before))
         layout = Layout.of(self.trainable_weights)
-        expected = {weight.name: weight.shape for weight in self.weights}
         trained = {f"optimizer.{slot}.{w.name}": w.shape for slot in slots for w in layout.weights}
-        if any(name.startswith("optimizer.") for name in arrays):
-            expected |= trained
-        if set(arrays) != set(expected):
-            missing, extra = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
-            raise ValueError(f"{what}: its arrays do not fit the model: missing {missing}, not expected {extra}")
-        for name, shape in expected.items():
-            if arrays[name].shape != shape or arrays[name].dtype != np.dtype(self.dtype):
-                raise ValueError(
-                    f"{what}: {name} must be {self.dtype} of shape {shape}. "
-                    f"Received: {arrays[name].dtype} of shape {arrays[name].shape}"
-                )
+        try:
+            self._check_arrays(what, arrays, trained)
+        except ValueError:
+            self._freeze(what, before)
+            raise
         self._optimizer, self._objectives = optimizer, objectives
         self.recompute = recompute
         self._clear()

@@ -338,6 +338,30 @@ def test_flattened_maps_are_followed_to_where_they_are_used(flat):
     np.testing.assert_allclose(model.predict([x, t]), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(6, 6, 1), (1, 1, 36)])
+def test_maps_of_one_channel_or_one_pixel_lie_as_there(shape):
+    model = Sequential([Dense(36, name="a", input_shape=(5,)), Reshape(shape), Conv2D(2, 1, name="b")])
+    state = {"a.weight": np.ones((36, 5)), "a.bias": np.ones(36), "b.weight": np.ones((2, shape[-1], 1, 1))}
+    load_torch(model, {**state, "b.bias": np.arange(2.0)})
+    np.testing.assert_array_equal(model.get_weights()[3], [0, 1])
+    load_torch(Sequential([Reshape((4, 3, 1), input_shape=(4, 3)), Conv2D(1, 1, name="b", use_bias=False)]),
+               {"b.weight": np.ones((1, 1, 1, 1))})  # fmt: skip
+
+
+def test_part_of_a_model_loads():
+    x = Input((8, 8, 2))
+    h = Conv2D(4, 3, name="a")(x)
+    model = Model(h, Conv2D(3, 1, name="b")(h))
+    load_torch(model, {"b.weight": np.ones((3, 4, 1, 1)), "b.bias": np.arange(3.0)})
+    np.testing.assert_array_equal(model.get_weights()[1], [0, 1, 2])
+
+
+def test_what_is_skipped_need_not_be_followed():
+    maps = Sequential([Conv2D(4, 3, name="a", input_shape=(8, 8, 2)), Reshape((6, 24)), Dense(3, name="head")])
+    load_torch(maps, {"a.weight": np.ones((4, 2, 3, 3)), "a.bias": np.arange(4.0)}, skip=["head"])
+    np.testing.assert_array_equal(maps.get_weights()[1], [0, 1, 2, 3])
+
+
 def test_features_whose_order_cannot_be_told_are_refused():
     maps = Sequential([Dense(18, name="a", input_shape=(2,)), Reshape((3, 3, 2)), Conv2D(1, 3, name="b")])
     x = Input((2, 3, 4))

@@ -10,7 +10,7 @@ import pytest
 
 import fastnn
 from fastnn import initializers, ops
-from fastnn.layers import BatchNormalization, Conv2D, Dense, Dropout, Input, Layer, register
+from fastnn.layers import Activation, BatchNormalization, Conv2D, Dense, Dropout, Input, Layer, register
 
 
 @register
@@ -38,6 +38,16 @@ class SqueezeExcitation(Layer):
 
     def call(self, x, training=None):
         return x * self.excite(self.squeeze(ops.mean(x, axis=(1, 2), keepdims=True)))
+
+
+@register
+class Backbone(Layer):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.base = fastnn.Sequential([Dense(3, input_shape=(4,), name="a"), Activation("relu"), Dense(3, name="b")])
+
+    def call(self, x):
+        return self.base(x)
 
 
 @register
@@ -332,6 +342,59 @@ def test_a_weight_that_is_frozen_after_training_is_trained_no_more():
     model.layers[0].bias.trainable = True
     model.fit(x, y, verbose=0)
     assert (model.get_weights()[1] != bias).all()
+
+
+def test_a_frozen_model_inside_comes_back_frozen(tmp_path):
+    layer = Backbone()
+    model = fastnn.Sequential([Input((4,)), layer, Dense(1)])
+    assert model.count_params()
+    layer.base.trainable = False  # of which one layer has no weights, and a name that is made up
+    model.save(tmp_path / "a.fnn")
+    again = fastnn.load_model(tmp_path / "a.fnn")
+    assert [w.name for w in again.trainable_weights] == [w.name for w in model.trainable_weights]
+    arrays, data = model.state()
+    data["frozen"] = {"layers": ["spine"], "weights": []}
+    with pytest.raises(ValueError, match=r"frozen must list layers and weights. Received: {'layers': \['spine'\]"):
+        again.restore(arrays, data)
+    data["frozen"] = {"layers": [], "weights": []}
+    with pytest.raises(ValueError, match="its arrays do not fit the model"):
+        again.restore({}, data)
+    assert [w.name for w in again.trainable_weights] == [w.name for w in model.trainable_weights]
+
+
+def test_build_may_be_called_by_hand_or_fail():
+    class Outer(Layer):
+        def build(self, shape):
+            self.part = Dense(3)
+            self.part.build(shape)
+            self.scale = self.add_weight("scale", (shape[-1],), "ones")
+            if shape[-1] != 4:
+                raise ValueError("needs 4")
+
+        def call(self, x):
+            return self.part(x * self.scale)
+
+    layer = Outer()
+    with pytest.raises(ValueError, match="needs 4"):
+        layer(np.ones((2, 3)))
+    assert layer(np.ones((2, 4))).shape == (2, 3)
+    assert [w.local for w in layer.weights] == ["scale", "kernel", "bias"]
+
+
+def test_parts_are_not_searched_in_tables_and_circles():
+    class Tree(Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = Dense(2)
+            self.tree = {"children": []}
+            self.tree["children"].append({"parent": self.tree})
+            self.table = [[0.0] * 1000 for _ in range(1000)]
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = fastnn.Sequential([Input((4,)), Tree()])
+    assert [w.shape for w in model.weights] == [(4, 2), (2,)]
 
 
 @pytest.mark.parametrize("names", [("k", "k"), ("a.k", "b"), ("",)])

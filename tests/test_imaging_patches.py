@@ -320,13 +320,13 @@ def test_a_model_whose_output_has_another_size_is_refused(output):
         predict_tiled(Other(), image((32, 32)), (16, 16))
 
 
-@pytest.mark.parametrize("several", [lambda x: [x, x], lambda x: {"a": x, "b": np.repeat(x, 2, -1)}])
+@pytest.mark.parametrize("several", [lambda x: [x, x], lambda x: [x, np.repeat(x, 2, -1)], lambda x: {"a": x}])
 def test_a_model_of_several_outputs_is_refused(several):
     class Two:
         def predict(self, x):
             return several(x)
 
-    with pytest.raises(ValueError, match=r"predict_tiled: the model must have one output, an array. Received: a "):
+    with pytest.raises(ValueError, match=r"predict_tiled: the model must predict "):
         predict_tiled(Two(), image((32, 32)), (16, 16))
 
 

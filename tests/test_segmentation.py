@@ -10,7 +10,7 @@ import pytest
 import segmentation_formulas as formulas
 
 import fastnn
-from fastnn import losses, metrics
+from fastnn import losses, metrics, ops
 from fastnn.backends import native
 from fastnn.graph import Place, Tensor
 from fastnn.layers import Conv1D, Conv2D, Conv3D, Input
@@ -310,6 +310,26 @@ def test_weights_of_classes_are_refused_where_no_axis_is_of_classes(loss, call):
     with pytest.raises(ValueError, match=re.escape(f"{call}: {rule} (4, 12)")):
         getattr(model, call)(np.ones((4, 5)), np.ones((4, 12)), class_weight={1: 2.0})
     assert [w.tobytes() for w in model.get_weights()] == before
+
+
+def test_other_losses_of_a_sum_get_weights_of_pixels_and_samples_as_ever():
+    class Own(losses.Loss):
+        def rows(self, y, p, weights=None):
+            values = ops.mean((y - p) * (y - p), axis=-1)
+            if weights is not None and len(weights.shape) > 1:
+                values, weights = values * weights, None
+            rows = ops.mean(values, axis=(1, 2))
+            return rows if weights is None else rows * weights
+
+    x, (y, like) = images(), targets("binary", (5, 6, 7, 1))
+    options, known = weights_of("rows and classes", like)
+    model = net("sigmoid", 1, Dice() + Own(), optimizer=SGD(0.0))
+    p = model.predict(x).astype(float)
+    wanted = formulas.dice(like, p, **known) + formulas.squared(like, p, **known)
+    assert model.train_on_batch(x, y, **options) == pytest.approx(wanted, rel=3e-6)
+    one = fastnn.Sequential([Input((3,)), fastnn.layers.Dense(1, activation="sigmoid")])
+    one.compile("sgd", Dice() + BinaryCrossentropy())
+    one.train_on_batch(np.ones((4, 3)), np.array([0, 1, 1, 0]), sample_weight=np.ones(4), class_weight={1: 2.0})
 
 
 def test_validation_data_may_have_weights_of_pixels():

@@ -348,3 +348,19 @@ def test_the_example_of_the_readme_works(tmp_path):
     wanted = build()
     fit(wanted, x, y, epochs=10, batch_size=16, validation_split=0.2)
     np.testing.assert_array_equal(names["probability"], wanted.predict(x))
+
+
+@pytest.mark.parametrize("base", [fastnn.utils.Dataset, object])
+def test_a_dataset_may_have_the_shape_of_its_samples(base):
+    class Shaped(base):
+        shape, dtype = (4,), "float32"
+
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            return np.full(4, index, np.float32), np.ones(1, np.float32)
+
+    model = fastnn.Sequential([fastnn.layers.Dense(1, input_shape=(4,))])
+    model.compile("sgd", "mse")
+    assert "val_loss" in model.fit(Shaped(), validation_data=Shaped(), verbose=0).history

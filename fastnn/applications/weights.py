@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -82,7 +83,7 @@ def load_torch(model: Model, state_dict: Mapping[str, Any], skip: Sequence[str] 
     """
     what = "load_torch"
     passed = tuple(f"{module}." for module in ([skip] if isinstance(skip, str) else skip))
-    expected = {name: entry for name, entry in _entries(what, model).items() if not name.startswith(passed)}
+    expected = _entries(what, model, passed)
     given = {
         name: numbers(what, name, value)
         for name, value in state_dict.items()
@@ -111,7 +112,7 @@ def check_fit(what: str, model: Model, expected: Mapping[str, Shape], given: Map
 
 def torch_shapes(model: Model) -> dict[str, Shape]:
     """The names and shapes of the entries that ``load_torch`` wants."""
-    return {name: entry.shape for name, entry in _entries("torch_shapes", model).items()}
+    return {name: entry.shape for name, entry in _entries("torch_shapes", model, ()).items()}
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -131,22 +132,25 @@ def numbers(what: str, name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _entries(what: str, model: Model) -> dict[str, _Entry]:
-    """What is known of each weight, by its name in a PyTorch model."""
+def _entries(what: str, model: Model, passed: tuple[str, ...]) -> dict[str, _Entry]:
+    """What is known of each weight, by its name in a PyTorch model, without names that begin with those passed over."""
     model._built()
     found: dict[str, _Entry] = {}
     start = f"{model.name}."
-    orders = _orders(what, model.network)
+    orders = _orders(model.network)
     for layer in model.network.layers:
-        if not layer.weights:
-            continue
         name = layer.name.removeprefix(start)
+        if not layer.weights or f"{name}.".startswith(passed):
+            continue
+        order = orders[layer]
+        if order is None:
+            raise ValueError(f"{what}: the order of the features that {layer!r} takes cannot be followed")
         if isinstance(layer, BatchNormalization):
             for weight in layer.weights:
                 called = NORMALIZATION[weight.name.rpartition(".")[2]]
-                found[f"{name}.{called}"] = _Entry(weight, weight.shape, partial(np.take, indices=orders[layer]))
+                found[f"{name}.{called}"] = _Entry(weight, weight.shape, partial(np.take, indices=order))
         elif isinstance(layer, Conv | Dense):
-            found[f"{name}.weight"] = _kernel(layer, orders[layer])
+            found[f"{name}.weight"] = _kernel(layer, order)
             if layer.use_bias:
                 found[f"{name}.bias"] = _Entry(layer.bias, layer.bias.shape, lambda array: array)
         else:
@@ -164,38 +168,53 @@ def _kernel(layer: Conv | Dense, order: np.ndarray) -> _Entry:
     return _Entry(layer.kernel, (outer, inner, *window), lambda array: array.transpose(*range(2, rank + 2), 1, 0))
 
 
-def _orders(what: str, network: Network) -> dict[Layer, np.ndarray]:
-    """For each layer with weights: which number each of its input's features or channels has in PyTorch."""
-    found: dict[Layer, np.ndarray] = {}
-    orders: dict[int, np.ndarray | None] = {}  # of a Tensor, by its id; None: cannot be followed
+def _orders(network: Network) -> dict[Layer, np.ndarray | None]:
+    """For each layer with weights: which number each of its input's features or channels has in PyTorch.
+
+    None where that cannot be told.
+    """
+    found: dict[Layer, np.ndarray | None] = {}
+    orders: dict[int, np.ndarray | None] = {id(tensor): _plain(tensor.shape) for tensor in network.inputs}
+    entries = set(orders)
     for call in network.calls:
         given = [orders[id(tensor)] for tensor in call.inputs]
         if call.layer.weights:
-            order = given[0]
-            if order is None or not np.array_equal(order, found.setdefault(call.layer, order)):
-                raise ValueError(f"{what}: the order of the features that {call.layer!r} takes cannot be followed")
+            known = found.setdefault(call.layer, given[0])
+            if known is None or given[0] is None or not np.array_equal(known, given[0]):
+                found[call.layer] = None
+        data = all(id(tensor) in entries for tensor in call.inputs)  # it lies as the user gives it
         for tensor in call.outputs:
-            orders[id(tensor)] = _order(call, given, tensor.shape)
+            reshaped = isinstance(call.layer, Reshape) and data and len(tensor.shape) > 2
+            orders[id(tensor)] = _plain(tensor.shape) if reshaped else _order(call, given, tensor.shape)
     return found
+
+
+def _plain(shape: Shape) -> np.ndarray:
+    """That of features or channels that lie as in PyTorch."""
+    return np.arange(shape[-1] if len(shape) > 1 else 1)
+
+
+def _flat(order: np.ndarray, shape: Shape) -> np.ndarray:
+    """That of the maps' numbers, or of features, in one row: in PyTorch the channels come first."""
+    *space, channels = shape[1:]
+    maps: np.ndarray = np.arange(math.prod(shape[1:])).reshape(channels, *space)[order]
+    return np.moveaxis(maps, 0, -1).reshape(-1)
 
 
 def _order(call: Call, given: Sequence[np.ndarray | None], after: Shape) -> np.ndarray | None:
     """That of an output of the call, whose inputs have these."""
-    layer, before = call.layer, [tensor.shape for tensor in call.inputs]
-    same = np.arange(after[-1])
-    if any(order is None for order in given):
-        return None
+    layer, before, same = call.layer, [tensor.shape for tensor in call.inputs], _plain(after)
     orders = [order for order in given if order is not None]
     if not before or (layer.weights and not isinstance(layer, BatchNormalization)):
         return same
+    if len(orders) < len(given):
+        return None
     if isinstance(layer, Concatenate) and layer.axis in (-1, len(after) - 1):
         starts = np.cumsum([0, *(len(order) for order in orders)])
         return np.concatenate([order + start for order, start in zip(orders, starts, strict=False)])
-    if isinstance(layer, Flatten | Reshape) and len(before[0]) > 2 and len(after) == 2:
-        *space, channels = before[0][1:]  # there the channels come first
-        maps: np.ndarray = same.reshape(channels, *space)[orders[0]]
-        return np.moveaxis(maps, 0, -1).reshape(-1)
-    if all(shape[-1] == after[-1] and (len(shape) > 2) == (len(after) > 2) for shape in before):
+    if isinstance(layer, Flatten | Reshape):
+        row = _flat(orders[0], before[0])
+        return row if len(after) == 2 else same if np.array_equal(row, _flat(same, after)) else None
+    if all(len(shape) > 1 and shape[-1] == after[-1] and (len(shape) > 2) == (len(after) > 2) for shape in before):
         return orders[0] if all(np.array_equal(orders[0], order) for order in orders) else None
-    plain = all(np.array_equal(order, np.arange(len(order))) for order in orders)
-    return same if plain and not isinstance(layer, Reshape) else None
+    return same if all(np.array_equal(order, np.arange(len(order))) for order in orders) else None

@@ -69,12 +69,11 @@ def predict_tiled(
         while group := list(islice(positions, batch)):
             tiles = np.stack([grid.cut(array, position) for position in group]).astype(np.float32, copy=False)
             inputs = tiles if tiles.ndim == len(grid.size) + 2 else tiles[..., None]
-            predicted = model.predict(inputs)
-            if isinstance(predicted, list | tuple | dict):
-                kind = type(predicted).__name__
-                raise ValueError(f"predict_tiled: the model must have one output, an array. Received: a {kind}")
-            outputs = np.asarray(predicted)
             wanted = (len(group), *grid.size)
+            try:
+                outputs = np.asarray(model.predict(inputs))
+            except ValueError as error:  # arrays that are not alike
+                raise ValueError(f"predict_tiled: the model must predict one array, {wanted} and F: {error}") from None
             if outputs.ndim != len(wanted) + 1 or outputs.shape[:-1] != wanted:
                 raise ValueError(
                     f"predict_tiled: the model must predict (N, *tile, F) = {wanted} and F. Received: {outputs.shape}"

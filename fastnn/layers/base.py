@@ -20,6 +20,9 @@ from fastnn.layers.weight import Version, Weight, assign_all
 #: The flag of code with ``**arguments``; the module inspect, which has it, too, is slow to import.
 CO_VARKEYWORDS = 8
 
+#: Lists and dicts in attributes of a layer hold others so deep, and of so many entries, in which there may be layers.
+DEEPEST, MOST = 4, 100
+
 _names: Counter[str] = Counter()
 _calls = itertools.count()
 
@@ -144,6 +147,7 @@ class Layer(Configurable):
         self.name = unique_name(self._class) if name is None else check_name(self._class, name)
         self.trainable = trainable
         self._weights: list[Weight] = []
+        self._earlier: list[Weight] = []  # declared before `build`, which may have been called by hand, or have failed
         self.built_for: Any = None
 
     @property
@@ -292,6 +296,7 @@ class Layer(Configurable):
     def prepare(self, shape: Any) -> None:
         """Build once; afterwards check that the rows still have the shape (the shapes, if there are several)."""
         if self.built_for is None:
+            self._earlier = list(self._weights)
             self.build(shape)
             self.built_for = shape
         elif self._weights and shape != self.built_for:
@@ -310,6 +315,9 @@ class Layer(Configurable):
         Raises:
             ValueError: the name has a dot, or another weight of the layer has it
         """
+        again = [weight for weight in self._earlier if weight.local == name]
+        self._weights = [weight for weight in self._weights if weight not in again]
+        self._earlier = [weight for weight in self._earlier if weight not in again]
         if not name or "." in name or any(weight.local == name for weight in self._weights):
             raise ValueError(f"{self.name}: names of weights must differ and have no dots. Received: name={name!r}")
         weight = Weight(
@@ -338,13 +346,16 @@ class Layer(Configurable):
         return f"<{self._class} {self.name}>"
 
 
-def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Layer]]:
-    """The layers that an attribute of this name is or holds, with their names."""
+def _layers_in(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Layer]]:
+    """The layers that an attribute of this name is or holds, with their names; tables of data are not searched."""
     if isinstance(value, Layer):
         yield name, value
     elif isinstance(value, list | tuple | dict):
+        if depth and (depth == DEEPEST or len(value) > MOST):
+            return
         for key, each in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _layers_in(f"{name}.{key}", each)
+            if isinstance(each, Layer | list | tuple | dict) or hasattr(each, "_layers"):
+                yield from _layers_in(f"{name}.{key}", each, depth + 1)
     elif isinstance(getattr(value, "_layers", None), list):  # a model
         yield from ((f"{name}.{layer.name}", layer) for layer in value._layers)
 

@@ -79,11 +79,15 @@ class Loss(Configurable):
         return {}
 
     def rows(self, y: Any, p: Any, weights: Any = None) -> Any:
-        """One loss value a row, (N,). ``weights`` are as ``weights_apart`` takes them."""
-        of_rows, of_pixels = weights_apart(weights, p)
+        """One loss value a row, (N,). ``weights`` (N,) are of rows, weights (N, ...) of pixels.
+
+        Those of a loss of regions may also be (N, 1 + pixels): see ``weights_apart``.
+        """
         values = self.values(y, p)
-        rows = pixel_means(values if of_pixels is None else multiply(values, of_pixels))
-        return rows if of_rows is None else multiply(rows, of_rows)
+        if weights is not None and len(weights.shape) > 1:
+            values, weights = multiply(values, weights), None
+        rows = pixel_means(values)
+        return rows if weights is None else multiply(rows, weights)
 
     def forms(self, output: Shape) -> list[Shape]:
         """The shapes that targets may have for predictions of shape ``output``, the usual one first."""
@@ -195,8 +199,12 @@ class Sum(Loss):
 
     def rows(self, y: Any, p: Any, weights: Any = None) -> Any:
         rows = None
+        of_rows, of_pixels = weights_apart(weights, p)
         for loss, factor in zip(self.losses, self.weights, strict=True):
-            part = loss.rows(y, p, weights)
+            if loss.regions or of_rows is None or of_pixels is None:
+                part = loss.rows(y, p, weights)
+            else:
+                part = multiply(loss.rows(y, p, of_pixels), of_rows)
             part = part if factor == 1.0 else affine(part, scale=factor)
             rows = part if rows is None else add(rows, part)
         return rows

@@ -29,13 +29,14 @@ def is_array_like(data: Any) -> bool:
         return isinstance(data, np.memmap)
     if any(hasattr(data, name) for name in ("iloc", "__array_interface__", "__dlpack__")):
         return False
-    if not all(hasattr(data, name) for name in ("shape", "dtype", "__getitem__")):
+    if isinstance(data, Dataset | PyDataset) or not all(hasattr(data, n) for n in ("shape", "dtype", "__getitem__")):
         return False
     try:
         np.dtype(data.dtype)
+        # the shape of a data set may be that of its samples
+        return isinstance(data.shape, tuple) and (not hasattr(data, "__len__") or len(data) == (*data.shape, 0)[0])
     except TypeError:
         return False
-    return isinstance(data.shape, tuple)
 
 
 def holds_array_like(*given: Any) -> bool:
