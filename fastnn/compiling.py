@@ -17,7 +17,7 @@ from fastnn.ends import KINDS, Side, buffer_name
 from fastnn.graph import Tensor
 from fastnn.layers import Layer
 from fastnn.layers.base import Training
-from fastnn.layers.weight import Weight
+from fastnn.layers.weight import Trained, Weight
 from fastnn.objectives import Measure, Objectives, of_output
 from fastnn.plan import zeros
 from fastnn.sources import Parts, Wanted, unpack
@@ -341,7 +341,7 @@ class Compiled:
 
     def _program(self, key: Any, make: Callable[[], Any]) -> Any:
         """What ``make`` makes, kept as long as layers, settings and backend stay the same."""
-        now = Weight.settings, len(self._layers)
+        now = Trained.settings, len(self._layers)
         if self._frozen[0] != now:
             self._frozen = now, tuple(layer.frozen for layer in self._layers)
         key = (key, config.engine(), self._frozen[1])

@@ -24,7 +24,7 @@ from fastnn.graph import Tensor
 from fastnn.layers import LAYERS, Layer
 from fastnn.layers.base import Training, check_name, outermost, unique_name
 from fastnn.layers.core import InputLayer
-from fastnn.layers.weight import Version, Weight, assign_all
+from fastnn.layers.weight import Trained, Version, Weight, assign_all
 from fastnn.network import Network, described
 from fastnn.objectives import Objectives
 from fastnn.plan import Plan, aligned, zeros
@@ -280,19 +280,22 @@ class Model(Trainable):
                         arrays[f"optimizer.{slot}.{weight.name}"] = part
         return arrays, data
 
-    def _frozen_parts(self) -> dict[str, list[str]]:
-        """The names of the layers, also those inside of others, and of the weights that are not trainable."""
-        parts = dict(part for layer in self._layers for part in layer.named_parts())
+    def _trained_parts(self) -> dict[str, dict[str, Trained]]:
+        """By name: the layers that have weights, also those inside of others, and the weights."""
+        parts = (named for layer in self._layers for named in layer.named_parts())
         return {
-            "layers": [name for name, part in parts.items() if part.weights and not part.trainable],
-            "weights": [weight.name for weight in self.weights if not weight.trainable],
+            "layers": {name: part for name, part in parts if part.weights},
+            "weights": {weight.name: weight for weight in self.weights},
         }
+
+    def _frozen_parts(self) -> dict[str, list[str]]:
+        """The names of those that are not trainable."""
+        known = self._trained_parts().items()
+        return {kind: [name for name, part in parts.items() if not part.trainable] for kind, parts in known}
 
     def _freeze(self, what: str, frozen: Any) -> None:
         """Make these layers and weights not trainable, and all others trainable."""
-        parts = {name: part for layer in self._layers for name, part in layer.named_parts() if part.weights}
-        weights = {weight.name: weight for weight in self.weights}
-        known: dict[str, dict[str, Any]] = {"layers": parts, "weights": weights}
+        known = self._trained_parts()
         for kind, names in known.items():
             given = frozen.get(kind) if isinstance(frozen, Mapping) and set(frozen) == set(known) else None
             if not isinstance(given, list) or not all(isinstance(name, str) and name in names for name in given):

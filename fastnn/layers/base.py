@@ -15,7 +15,7 @@ import numpy as np
 from fastnn import config, initializers, regularizers
 from fastnn.configurable import Configurable, whole
 from fastnn.graph import Node, Tensor, computing
-from fastnn.layers.weight import Version, Weight, assign_all
+from fastnn.layers.weight import Trained, Version, Weight, assign_all
 
 #: The flag of code with ``**arguments``; the module inspect, which has it, too, is slow to import.
 CO_VARKEYWORDS = 8
@@ -84,7 +84,7 @@ class Call:
             tensor.source = self
 
 
-class Layer(Configurable):
+class Layer(Configurable, Trained):
     """Base class of layers.
 
     A layer's constructor stores its arguments; ``build(shape)`` declares weights with ``add_weight``; ``call(x)``
@@ -153,16 +153,6 @@ class Layer(Configurable):
     @property
     def _class(self) -> str:
         return type(self).__name__
-
-    @property
-    def trainable(self) -> bool:
-        """Whether training changes the weights."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        Weight.settings += 1
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON-able data; the name, too, if it is none of them."""

@@ -31,7 +31,24 @@ class Version:
         self.number = next(_versions)
 
 
-class Weight(Variable):
+class Trained:
+    """What training changes, unless it is frozen: a weight, or a layer with all that it has."""
+
+    #: How often ``trainable`` was set, of any weight or layer: what depends on it need not look at each one again.
+    settings: ClassVar[int] = 0
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        Trained.settings += 1
+
+
+class Weight(Variable, Trained):
     """An array that belongs to a layer. A model gives it its place in the model's flat vector of weights.
 
     Used in an op or with an operator, it is its Tensor beside Tensors and its array beside arrays.
@@ -43,9 +60,6 @@ class Weight(Variable):
         local: its name in its layer; ``name`` begins with that of the layer
         trainable: whether it has gradients; moving averages have none
     """
-
-    #: How often ``trainable`` was set, of any weight or layer: what depends on it need not look at each one again.
-    settings: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -66,16 +80,6 @@ class Weight(Variable):
         self.vector: np.ndarray | None = None
         self.version = Version()
         self.offset = 0
-
-    @property
-    def trainable(self) -> bool:
-        """Whether it has gradients."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        Weight.settings += 1
 
     @property
     def size(self) -> int:
